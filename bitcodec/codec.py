@@ -1,0 +1,382 @@
+"""The facade: one object that learns binary codes, encodes, decodes and is saved."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any, Self
+
+import numpy as np
+import torch
+
+from bitcodec import storage
+from bitcodec.batches import HiddenBatches, HiddenSource, check_finite, check_floating, to_float32
+from bitcodec.bits import row_bytes, unpack
+from bitcodec.coder import PackedCoder
+from bitcodec.config import CodecConfig
+from bitcodec.errors import FormatError, NotFittedError, ShapeError
+from bitcodec.files import PathLike
+from bitcodec.metrics import DistortionMeter, Evaluation
+from bitcodec.model import BinaryAutoencoder
+from bitcodec.parameters import Parameters
+from bitcodec.start import draw_sample, start_model
+from bitcodec.statistics import BitStatistics, burstiness
+from bitcodec.training import Trainer, TrainingRecord, start_training
+
+STREAM_ROWS = 4096
+"""Rows of a batch when a source is encoded as a stream."""
+
+
+class BitCodec(Parameters):
+    """Learn binary codes for hidden states, and map between the two.
+
+    The keyword arguments are those of `Parameters`; `BitCodec.preset` gives them by purpose.
+
+    Attributes:
+        n_dims_: width d of the hidden states.
+        n_bits_: bits h of a code.
+        row_bytes_: bytes of a packed row.
+        fingerprint_: SHA-256 of the codec's tensors, hexadecimal; every artefact carries it.
+        statistics_: counts of the bits on the rows of the fit.
+        history_: a `TrainingRecord` for every step of the fit.
+        provenance_: where the hidden states came from, as told to `fit`.
+
+    Parameters are checked when a fit begins. `get_params`, `set_params`, `transform` and
+    `inverse_transform` are scikit-learn's.
+
+    The method is the binary autoencoder of arXiv 2509.20997, with the sigmoid's true derivative
+    as surrogate gradient.
+    """
+
+    _packed_coder: PackedCoder | None = None
+    _trainer: Trainer | None = None
+
+    # learning
+
+    def fit(
+        self,
+        hidden: HiddenSource,
+        y: object = None,
+        *,
+        on_record: Callable[[TrainingRecord], None] | None = None,
+        provenance: dict[str, Any] | None = None,
+    ) -> Self:
+        """Learn codes for hidden states, anew.
+
+        Args:
+            hidden: an array or tensor (n, d), path(s) of .npy or .safetensors files, or a
+                re-iterable of (b, d) batches; read several times, never whole.
+            y: ignored, for scikit-learn.
+            on_record: called with the record of every step.
+            provenance: JSON-ready facts about the hidden states, kept in the codec's file.
+
+        Returns:
+            The codec itself, fitted.
+
+        Raises:
+            ConfigError: a parameter is out of range, a dimension is constant, or the source can be
+                read only once.
+            ShapeError: rank or width is wrong, or there are fewer rows than a minibatch.
+            ValueRangeError: a value is not a finite float, or training diverged.
+        """
+        del y
+        settings = CodecConfig.from_dict(self.get_params())
+        batches = HiddenBatches(hidden)
+        trainer = start_training(batches, settings, device=self._device())
+        history = []
+        for record in trainer.run(batches):
+            history.append(record)
+            if on_record is not None:
+                on_record(record)
+        statistics = trainer.finish(batches)
+        self._trainer = None
+        self.history_ = history
+        self._adopt(trainer.model, statistics, dict(provenance or {}))
+        return self
+
+    def partial_fit(self, hidden: HiddenSource, y: object = None) -> Self:
+        """Learn from one minibatch: a single step of training.
+
+        The first call on an unfitted codec also takes mean, scale and directions from its rows, so
+        give it some thousands. The schedule is that of `n_steps` calls. After each call
+        `statistics_` counts the rows of that call.
+
+        Args:
+            hidden: an array or tensor (n, d) that is one minibatch.
+            y: ignored, for scikit-learn.
+
+        Returns:
+            The codec itself.
+
+        Raises:
+            As `fit`.
+        """
+        del y
+        width = None if self._packed_coder is None else self.n_dims_
+        rows = torch.cat([torch.empty(0), *HiddenBatches(hidden, n_dims=width).batches(2**16)])
+        if self._trainer is None:
+            self._trainer = self._start_trainer(rows)
+        self.history_.append(self._trainer.step(rows))
+        model = self._trainer.model
+        statistics = BitStatistics.empty(model.n_bits).update(PackedCoder(model).encode(rows))
+        self._adopt(model, statistics, self.provenance_)
+        return self
+
+    # encoding and decoding
+
+    def encode(self, hidden: HiddenSource) -> np.ndarray:
+        """Encode hidden states into packed rows.
+
+        Args:
+            hidden: (..., d) array or tensor of floats; or a source as `fit` takes it, all of whose
+                codes are then returned together.
+
+        Returns:
+            (..., row_bytes_) uint8, leading axes as in `hidden`, bits least significant first.
+
+        Raises:
+            NotFittedError: the codec was not fitted.
+            ShapeError: the width is not d.
+            ValueRangeError: a value is not a finite float.
+        """
+        coder = self._coder()
+        if not isinstance(hidden, (np.ndarray, torch.Tensor)):
+            return np.concatenate(
+                [np.empty((0, self.row_bytes_), np.uint8), *self.encode_batches(hidden)]
+            )
+        self._check_width(tuple(hidden.shape))
+        check_floating(hidden)
+        rows = hidden.reshape(-1, self.n_dims_)
+        packed = np.empty((len(rows), self.row_bytes_), dtype=np.uint8)
+        for start in range(0, len(rows), STREAM_ROWS):
+            batch = to_float32(rows[start : start + STREAM_ROWS])
+            check_finite(batch, first_row=start)
+            packed[start : start + STREAM_ROWS] = coder.encode(batch)
+        return packed.reshape(*hidden.shape[:-1], self.row_bytes_)
+
+    def encode_batches(
+        self, hidden: HiddenSource, *, batch_size: int = STREAM_ROWS
+    ) -> Iterator[np.ndarray]:
+        """Encode a source as a stream.
+
+        Args:
+            hidden: a source as `fit` takes it; here it may also be a generator.
+            batch_size: the most rows of a batch.
+
+        Yields:
+            (b, row_bytes_) uint8, in the source's order.
+
+        Raises:
+            As `encode`.
+        """
+        coder = self._coder()
+        for batch in HiddenBatches(hidden, n_dims=self.n_dims_).batches(batch_size):
+            yield coder.encode(batch)
+
+    def encode_bits(self, hidden: HiddenSource) -> np.ndarray:
+        """Encode hidden states into one byte a bit.
+
+        Returns:
+            (..., n_bits_) uint8, values 0 or 1.
+
+        Raises:
+            As `encode`.
+        """
+        packed = self.encode(hidden)
+        bits = unpack(packed.reshape(-1, self.row_bytes_), n_bits=self.n_bits_)
+        return bits.reshape(*packed.shape[:-1], self.n_bits_)
+
+    def decode(self, packed: np.ndarray) -> np.ndarray:
+        """Decode packed rows into approximate hidden states.
+
+        Args:
+            packed: (..., row_bytes_) uint8.
+
+        Returns:
+            (..., d) float32, leading axes as in `packed`.
+
+        Raises:
+            NotFittedError: the codec was not fitted.
+            ShapeError: the width is not row_bytes_.
+            ValueRangeError: the dtype is not uint8, or a pad bit is set.
+        """
+        coder = self._coder()
+        rows = np.asarray(packed)
+        if rows.ndim == 0 or rows.shape[-1] != self.row_bytes_:
+            raise ShapeError(
+                f"packed must be (n, {self.row_bytes_}), got {rows.shape}: this codec has "
+                f"{self.n_bits_} bits"
+            )
+        hidden = coder.decode(rows.reshape(-1, self.row_bytes_))
+        return hidden.reshape(*rows.shape[:-1], self.n_dims_)
+
+    def transform(self, hidden: HiddenSource) -> np.ndarray:
+        """Encode, under the name scikit-learn uses."""
+        return self.encode(hidden)
+
+    def inverse_transform(self, packed: np.ndarray) -> np.ndarray:
+        """Decode, under the name scikit-learn uses."""
+        return self.decode(packed)
+
+    def burstiness(self, packed: np.ndarray) -> np.ndarray:
+        """Return how surprising each bit of packed rows is, log2 |b - p|.
+
+        Args:
+            packed: (n, row_bytes_) uint8.
+
+        Returns:
+            (n, n_bits_) float64, at most 0; see `bitcodec.statistics.burstiness`.
+
+        Raises:
+            NotFittedError: the codec was not fitted.
+            ShapeError: the shape is another.
+            ValueRangeError: the dtype is not uint8, or a pad bit is set.
+        """
+        self._coder()
+        return burstiness(unpack(packed, n_bits=self.n_bits_), self.statistics_.activity)
+
+    def evaluate(self, hidden: HiddenSource) -> Evaluation:
+        """Measure rate and distortion on hidden states, best on rows the fit did not see.
+
+        Args:
+            hidden: a source as `fit` takes it; read once, as a stream.
+
+        Raises:
+            NotFittedError: the codec was not fitted.
+            ShapeError: the width is not d, or there are no rows.
+            ValueRangeError: a value is not a finite float, or the rows do not differ.
+        """
+        coder = self._coder()
+        meter = DistortionMeter(self._model.mean.cpu().numpy())
+        statistics = BitStatistics.empty(self.n_bits_)
+        for batch in HiddenBatches(hidden, n_dims=self.n_dims_).batches(STREAM_ROWS):
+            packed = coder.encode(batch)
+            statistics.update(packed)
+            meter.update(batch.cpu().numpy(), coder.decode(packed))
+        if meter.n_rows == 0:
+            raise ShapeError("hidden has no rows: pass at least two hidden states to evaluate")
+        return Evaluation(
+            n_rows=meter.n_rows,
+            n_dims=self.n_dims_,
+            n_bits=self.n_bits_,
+            fvu=meter.fvu,
+            fvu_total=meter.fvu_total,
+            cosine=meter.cosine,
+            l2_ratio=meter.l2_ratio,
+            entropy_bits=statistics.entropy_bits,
+            bytes_per_vector=float(self.row_bytes_),
+            entropy_bytes_per_vector=statistics.entropy_bits / 8,
+            float16_bytes_per_vector=2.0 * self.n_dims_,
+        )
+
+    # files
+
+    def save(self, folder: PathLike, *, overwrite: bool = False) -> None:
+        """Write the codec as a folder of config.json and model.safetensors.
+
+        Args:
+            folder: appears whole or not at all; its parent must exist.
+            overwrite: replace an existing codec folder.
+
+        Raises:
+            NotFittedError: the codec was not fitted.
+            FileError: the folder exists, or cannot be written.
+        """
+        self._coder()
+        last = dataclasses.asdict(self.history_[-1]) if self.history_ else {}
+        header = storage.CodecHeader(
+            n_dims=self.n_dims_,
+            n_bits=self.n_bits_,
+            n_rows=self.statistics_.n_rows,
+            entropy_bits=self.statistics_.entropy_bits,
+            fingerprint=self.fingerprint_,
+            parameters=CodecConfig.from_dict(self.get_params()),
+            provenance=self.provenance_,
+            training=last,
+        )
+        storage.save_codec(folder, header, self._tensors(), overwrite=overwrite)
+
+    @classmethod
+    def load(cls, folder: PathLike, *, device: str = "auto") -> Self:
+        """Read a codec folder.
+
+        Args:
+            folder: written by `save`.
+            device: where the codec is to compute.
+
+        Raises:
+            FileError: there is no such folder.
+            FormatError: a file is foreign, damaged or of a newer format.
+        """
+        header, tensors = storage.load_codec(folder)
+        codec = cls(**{**header.parameters.to_dict(), "device": device})
+        model = _model_of(header, tensors, folder).to(codec._device())
+        codec.history_ = []
+        statistics = BitStatistics(n_rows=header.n_rows, counts=tensors["counts"])
+        codec._adopt(model, statistics, header.provenance)
+        return codec
+
+    # inside
+
+    def _adopt(
+        self, model: BinaryAutoencoder, statistics: BitStatistics, provenance: dict[str, Any]
+    ) -> None:
+        self._model = model
+        self._packed_coder = PackedCoder(model)
+        self.statistics_ = statistics
+        self.provenance_ = provenance
+        self.n_dims_ = model.n_dims
+        self.n_bits_ = model.n_bits
+        self.row_bytes_ = row_bytes(model.n_bits)
+        self.fingerprint_ = storage.fingerprint(self._tensors())
+
+    def _tensors(self) -> dict[str, np.ndarray]:
+        tensors = {name: value.cpu().numpy() for name, value in self._model.state_dict().items()}
+        return tensors | {"counts": self.statistics_.counts}
+
+    def _coder(self) -> PackedCoder:
+        if self._packed_coder is None:
+            raise NotFittedError("this codec was not fitted: call fit, or BitCodec.load a folder")
+        return self._packed_coder
+
+    def _device(self) -> torch.device:
+        if self.device != "auto":
+            return torch.device(self.device)
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    def _start_trainer(self, rows: torch.Tensor) -> Trainer:
+        if self._packed_coder is not None:  # a fitted codec goes on, at the schedule's end
+            settings = CodecConfig.from_dict(self.get_params())
+            return Trainer(self._model, settings, n_steps_done=settings.n_steps)
+        settings = CodecConfig.from_dict({**self.get_params(), "batch_size": max(2, len(rows))})
+        generator = torch.Generator().manual_seed(settings.seed)
+        sample = draw_sample(HiddenBatches(rows), settings, generator)
+        model = start_model(sample, settings, generator=generator, device=self._device())
+        self.history_, self.provenance_ = [], {}
+        return Trainer(model, settings)
+
+    def _check_width(self, shape: tuple[int, ...]) -> None:
+        if len(shape) == 0 or shape[-1] != self.n_dims_:
+            raise ShapeError(
+                f"hidden must be (n, {self.n_dims_}), got {shape}: this codec was fitted on "
+                f"{self.n_dims_} dimensions"
+            )
+
+
+def _model_of(
+    header: storage.CodecHeader, tensors: dict[str, np.ndarray], folder: PathLike
+) -> BinaryAutoencoder:
+    model = BinaryAutoencoder(n_dims=header.n_dims, n_bits=header.n_bits)
+    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    expected["counts"] = (header.n_bits,)
+    found = {name: tensor.shape for name, tensor in tensors.items()}
+    if found != expected:
+        raise FormatError(f"{folder} must hold tensors {expected}, got {found}")
+    counts = tensors["counts"]
+    if counts.dtype != np.int64 or counts.min() < 0 or counts.max() > header.n_rows:
+        raise FormatError(f"{folder} holds bit counts outside 0 to {header.n_rows}")
+    for name in set(expected) - {"counts"}:
+        if tensors[name].dtype != np.float32 or not np.isfinite(tensors[name]).all():
+            raise FormatError(f"{folder}: {name} must be finite float32")
+    model.load_state_dict({name: torch.from_numpy(tensors[name]) for name in model.state_dict()})
+    return model

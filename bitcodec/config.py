@@ -1,0 +1,126 @@
+"""The parameters of a codec and of its training."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal, Self, get_args
+
+from bitcodec.errors import ConfigError
+
+Surrogate = Literal["sigmoid", "identity", "published"]
+ConstantPolicy = Literal["refuse", "keep"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodecConfig:
+    """Everything that decides what a fit makes of its data."""
+
+    expansion: float = 4.0
+    """Bits per dimension: h = round(expansion * d), unless `n_bits` is given."""
+    n_bits: int | None = None
+    """Number of bits h of a code."""
+    entropy_weight: float = 0.4
+    """beta: the fraction of variance worth one bit of entropy per dimension. By rate-distortion
+    theory a wanted FVU of D asks for about 1.4 D. 0 gives dense codes."""
+    covariance_weight: float = 10.0
+    """gamma: weight of the mean absolute covariance of two different bits."""
+    covariance_columns: int | None = 256
+    """Columns of the covariance sampled at a step; None for all."""
+    initial_activity: float = 0.05
+    """The share of rows in which each bit starts on; in (0, 1)."""
+    surrogate: Surrogate = "sigmoid"
+    """The gradient that stands in for the step's."""
+    temperature: float = 0.5
+    """Width of the sigmoid surrogate, in standard deviations of the initial logits."""
+    learning_rate: float = 5e-3
+    """Adam's largest rate, for data of unit variance."""
+    batch_size: int = 512
+    """Rows of a minibatch; entropy and covariance are those of the minibatch."""
+    n_steps: int = 1000
+    """Minibatches of training."""
+    constant: ConstantPolicy = "refuse"
+    """Dimensions that never vary: refuse the data, or keep their value in the codec."""
+    seed: int = 0
+    """Seed of everything random in the fit."""
+    device: str = "auto"
+    """A torch device; "auto" is CUDA where there is one, else the CPU."""
+
+    def __post_init__(self) -> None:
+        _require(self.expansion > 0, "expansion", "positive", self.expansion)
+        _require(self.n_bits is None or self.n_bits >= 1, "n_bits", "at least 1", self.n_bits)
+        _require(self.entropy_weight >= 0, "entropy_weight", "at least 0", self.entropy_weight)
+        _require(
+            self.covariance_weight >= 0, "covariance_weight", "at least 0", self.covariance_weight
+        )
+        _require(
+            self.covariance_columns is None or self.covariance_columns >= 1,
+            "covariance_columns",
+            "at least 1, or None for all",
+            self.covariance_columns,
+        )
+        _require(
+            0 < self.initial_activity < 1,
+            "initial_activity",
+            "between 0 and 1",
+            self.initial_activity,
+        )
+        _require(self.temperature > 0, "temperature", "positive", self.temperature)
+        _require(self.learning_rate > 0, "learning_rate", "positive", self.learning_rate)
+        _require(self.batch_size >= 2, "batch_size", "at least 2", self.batch_size)
+        _require(self.n_steps >= 1, "n_steps", "at least 1", self.n_steps)
+        _require_choice(self.surrogate, "surrogate", get_args(Surrogate))
+        _require_choice(self.constant, "constant", get_args(ConstantPolicy))
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Build a configuration from names and values, as `to_dict` gives them.
+
+        Raises:
+            ConfigError: a name is unknown or a value is out of range or of another type.
+        """
+        known = [field.name for field in dataclasses.fields(cls)]
+        unknown = sorted(set(values) - set(known))
+        if unknown:
+            raise ConfigError(f"unknown parameter {unknown[0]!r}: known are {', '.join(known)}")
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise ConfigError(f"a parameter has the wrong type: {error}") from error
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the parameters as JSON-ready names and values."""
+        return dataclasses.asdict(self)
+
+    def resolve_n_bits(self, n_dims: int) -> int:
+        """Return h for hidden states of `n_dims` dimensions, at least 1."""
+        return self.n_bits if self.n_bits is not None else max(1, round(self.expansion * n_dims))
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "archive": {},
+    "search": {"expansion": 1.0, "entropy_weight": 0.0, "initial_activity": 0.5},
+}
+"""Parameters by purpose: "archive" gives sparse codes of low entropy (the defaults), "search" dense
+codes of one bit per dimension whose Hamming distance ranks well."""
+
+
+def preset(name: str) -> dict[str, Any]:
+    """Return the parameters of a preset.
+
+    Raises:
+        ConfigError: there is no such preset.
+    """
+    if name not in PRESETS:
+        raise ConfigError(f"unknown preset {name!r}: known are {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+def _require(holds: bool, name: str, expected: str, got: object) -> None:
+    if not holds:
+        raise ConfigError(f"{name} must be {expected}, got {got}")
+
+
+def _require_choice(value: object, name: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ConfigError(f"{name} must be one of {', '.join(choices)}, got {value!r}")

@@ -1,0 +1,52 @@
+"""Every error that bitcodec raises on purpose.
+
+BitcodecError
+├── ShapeError(ValueError)         an array of the wrong rank, width or length
+├── ValueRangeError(ValueError)    a value outside its range: NaN, infinity, a bit that is no bit
+├── ConfigError(ValueError)        a parameter that is unknown or contradicts another
+├── FormatError(ValueError)        a file that is truncated, foreign or newer than this version
+├── MismatchError(ValueError)      an artefact made with another codec
+├── FileError(OSError)             a missing input, an output that exists or cannot be written
+├── NotFittedError(RuntimeError)   a codec used before `fit`
+└── MissingExtraError(ImportError) an optional dependency that is not installed
+
+Each also is the builtin error it resembles, so `except ValueError` keeps working.
+"""
+
+from __future__ import annotations
+
+
+class BitcodecError(Exception):
+    """Base of every error raised on purpose; the command line prints it in one line."""
+
+
+class ShapeError(BitcodecError, ValueError):
+    """An array has the wrong rank, width or length."""
+
+
+class ValueRangeError(BitcodecError, ValueError):
+    """A value is outside its range, for example NaN or infinity."""
+
+
+class ConfigError(BitcodecError, ValueError):
+    """A parameter is unknown, out of range or contradicts another."""
+
+
+class FormatError(BitcodecError, ValueError):
+    """A file is truncated, foreign, damaged or of a newer format."""
+
+
+class MismatchError(BitcodecError, ValueError):
+    """An artefact was made with another codec."""
+
+
+class FileError(BitcodecError, OSError):
+    """An input is missing, or an output exists or cannot be written."""
+
+
+class NotFittedError(BitcodecError, RuntimeError):
+    """A codec was used before it was fitted."""
+
+
+class MissingExtraError(BitcodecError, ImportError):
+    """An optional dependency is not installed."""

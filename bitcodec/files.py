@@ -1,0 +1,218 @@
+"""Files that appear whole or not at all, and .npy files written row by row."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Self
+
+import numpy as np
+from numpy.lib import format as npy_format
+
+from bitcodec.errors import FileError, FormatError, ShapeError
+
+PathLike = str | os.PathLike[str]
+
+_WRITE_ADVICE = {
+    errno.ENOSPC: "no space left on the device: free some space or choose another place",
+    errno.EDQUOT: "the disk quota is used up: free some space or choose another place",
+    errno.EFBIG: "the file would exceed the size limit of this process or file system",
+    errno.EACCES: "permission denied: choose a place you may write to",
+    errno.EPERM: "permission denied: choose a place you may write to",
+    errno.EROFS: "the file system is read-only: choose another place",
+    errno.ENOENT: "its parent folder does not exist: create it first",
+    errno.ENOTDIR: "its parent is a file, not a folder",
+}
+
+
+@contextlib.contextmanager
+def atomic_path(target: PathLike, *, overwrite: bool = False) -> Iterator[Path]:
+    """Give a temporary path beside `target` that becomes `target` when the block succeeds.
+
+    The block creates a file or a folder at the path it is given. When it raises, whatever it
+    wrote is removed and an older `target` stays as it was.
+
+    Args:
+        target: the final path of a file or folder; its parent must exist.
+        overwrite: replace an existing `target`; otherwise it is an error.
+
+    Yields:
+        The temporary path, in the same folder as `target`.
+
+    Raises:
+        FileError: `target` exists and `overwrite` is false, or the system refused the write.
+    """
+    final = Path(target)
+    refuse_existing(final, overwrite=overwrite)
+    temporary = final.with_name(f".{final.name}.{os.getpid()}.partial")
+    _remove(temporary)
+    try:
+        yield temporary
+        _replace(temporary, final, overwrite=overwrite)
+    except OSError as error:
+        if isinstance(error, FileError) or error.errno not in _WRITE_ADVICE:
+            raise
+        raise FileError(f"cannot write {final}: {_WRITE_ADVICE[error.errno]}") from error
+    finally:
+        _remove(temporary)
+
+
+def refuse_existing(target: PathLike, *, overwrite: bool = False) -> None:
+    """Raise if an output exists that must not be overwritten.
+
+    Raises:
+        FileError: `target` exists and `overwrite` is false.
+    """
+    if not overwrite and os.path.lexists(target):
+        raise FileError(f"{target} exists: choose another name or allow overwriting it")
+
+
+def read_json(path: PathLike) -> dict[str, Any]:
+    """Read a JSON file that holds one object.
+
+    Raises:
+        FileError: there is no such file.
+        FormatError: the file is not UTF-8 JSON or not an object.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise FileError(f"there is no file {path}") from error
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise FormatError(f"{path} must hold a JSON object, got {type(content).__name__}")
+    return content
+
+
+def write_json(path: PathLike, content: dict[str, Any], *, overwrite: bool = False) -> None:
+    """Write one JSON object, atomically and readably.
+
+    Raises:
+        FileError: `path` exists and `overwrite` is false, or cannot be written.
+    """
+    with atomic_path(path, overwrite=overwrite) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+class NpyWriter:
+    """Append rows to a .npy file that appears under its name only when it is complete.
+
+    Args:
+        path: the final .npy file.
+        n_columns: the width of every row.
+        dtype: the element type on disk.
+        overwrite: replace an existing file.
+
+    Raises:
+        FileError: `path` exists and `overwrite` is false, or cannot be written.
+
+    Use it as a context manager; an exception inside the block leaves no file.
+    """
+
+    def __init__(
+        self, path: PathLike, *, n_columns: int, dtype: np.dtype[Any], overwrite: bool = False
+    ) -> None:
+        self.n_rows = 0
+        self.n_columns = n_columns
+        self.dtype = np.dtype(dtype)
+        self._target = atomic_path(path, overwrite=overwrite)
+        self._file: BinaryIO | None = None
+
+    def __enter__(self) -> Self:
+        self._stack = contextlib.ExitStack()
+        temporary = self._stack.enter_context(self._target)
+        try:
+            self._file = self._stack.enter_context(temporary.open("wb"))
+            self._write_header()
+        except BaseException as error:
+            self.__exit__(type(error), error, error.__traceback__)
+            raise
+        return self
+
+    def append(self, rows: np.ndarray) -> None:
+        """Append rows.
+
+        Args:
+            rows: (n, n_columns), of the file's dtype.
+
+        Raises:
+            ShapeError: the width or the dtype is not the file's.
+        """
+        if rows.ndim != 2 or rows.shape[1] != self.n_columns or rows.dtype != self.dtype:
+            raise ShapeError(
+                f"rows must be (n, {self.n_columns}) {self.dtype}, got {rows.shape} {rows.dtype}"
+            )
+        assert self._file is not None, "append is for use inside the with block"
+        self._file.write(np.ascontiguousarray(rows).data)
+        self.n_rows += len(rows)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        if error is None and self._file is not None:
+            with self._stack:
+                self._file.seek(0)
+                self._write_header()
+                self._file.flush()
+                os.fsync(self._file.fileno())
+            return None
+        return self._stack.__exit__(kind, error, traceback)
+
+    def _write_header(self) -> None:
+        # numpy leaves room in the header for the row count to grow, so that the header
+        # written last has the length of the one written first.
+        assert self._file is not None
+        header = {
+            "descr": npy_format.dtype_to_descr(self.dtype),
+            "fortran_order": False,
+            "shape": (self.n_rows, self.n_columns),
+        }
+        npy_format.write_array_header_1_0(self._file, header)
+
+
+def open_npy(path: PathLike) -> np.ndarray:
+    """Memory-map a .npy file for reading.
+
+    Returns:
+        The mapped array, of the file's shape and dtype.
+
+    Raises:
+        FileError: there is no such file.
+        FormatError: the file is truncated, not .npy, or holds Python objects.
+    """
+    try:
+        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+        raise FileError(f"there is no file {path}") from error
+    except (ValueError, EOFError, OSError) as error:
+        raise FormatError(f"{path} is not a whole .npy file of numbers: {error}") from error
+    return array
+
+
+def _replace(temporary: Path, final: Path, *, overwrite: bool) -> None:
+    refuse_existing(final, overwrite=overwrite)
+    if not final.is_dir() or final.is_symlink():
+        temporary.replace(final)
+        return
+    # A folder cannot be replaced in one call: set the old one aside first.
+    aside = final.with_name(f".{final.name}.{os.getpid()}.old")
+    final.rename(aside)
+    temporary.rename(final)
+    _remove(aside)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,93 @@
+"""The terms of the training loss, each a function of one minibatch.
+
+L = fvu + beta * entropy / d + gamma * covariance / h^2. With z standardised to unit variance the
+weights do not depend on the width or the scale of the data.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+
+def fraction_of_variance_unexplained(
+    standardised: torch.Tensor, reconstructed: torch.Tensor
+) -> torch.Tensor:
+    """Mean squared error of data that has unit variance in every dimension.
+
+    Args:
+        standardised: (n, d) float, mean 0 and variance 1 per dimension over the whole data.
+        reconstructed: (n, d) float.
+
+    Returns:
+        () float; predicting 0 everywhere gives 1 in expectation.
+    """
+    return torch.nn.functional.mse_loss(reconstructed, standardised)
+
+
+def entropy(bits: torch.Tensor) -> torch.Tensor:
+    """Sum over the bits of the entropy of their minibatch mean, in bits.
+
+    H = sum_j H2(p_j) with p_j the mean of bit j over the minibatch (arXiv 2509.20997, section 3).
+
+    Args:
+        bits: (n, h) float, values 0 or 1.
+
+    Returns:
+        () float in [0, h], exactly 0 where every bit is constant. The derivative log2((1 - p)/p)
+        is taken with p at least half a count away from 0 and 1, where it would be infinite.
+    """
+    activity = bits.mean(dim=0)
+    terms: torch.Tensor = _BinaryEntropy.apply(activity, 0.5 / len(bits))  # type: ignore[no-untyped-call]
+    return terms.sum()
+
+
+def covariance(
+    bits: torch.Tensor,
+    *,
+    n_columns: int | None = None,
+    generator: torch.Generator | None = None,
+) -> torch.Tensor:
+    """Sum over pairs of different bits of the absolute covariance over the minibatch.
+
+    C = sum over i != j of |cov(b_i, b_j)|, exactly or from a random sample of columns j without
+    replacement, scaled by h / n_columns: the mean over samples is the exact value, and the cost is
+    n * h * n_columns instead of n * h^2.
+
+    Args:
+        bits: (n, h) float, values 0 or 1.
+        n_columns: columns j to sample; None, or h and above, for the exact sum.
+        generator: randomness for the sample, on the CPU.
+
+    Returns:
+        () float, at least 0.
+    """
+    n, h = bits.shape
+    centred = bits - bits.mean(dim=0)
+    if n_columns is None or n_columns >= h:
+        columns, scale = torch.arange(h, device=bits.device), 1.0
+    else:
+        columns = torch.randperm(h, generator=generator)[:n_columns].to(bits.device)
+        scale = h / n_columns
+    absolute = (centred.T @ centred[:, columns]).abs() / n
+    diagonal = absolute[columns, torch.arange(len(columns), device=bits.device)]
+    return scale * (absolute.sum() - diagonal.sum())
+
+
+class _BinaryEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, activity: torch.Tensor, margin: float) -> torch.Tensor:
+        ctx.margin = margin
+        ctx.save_for_backward(activity)
+        return _entropy_of(activity) + _entropy_of(1 - activity)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> tuple[torch.Tensor, None]:
+        (activity,) = ctx.saved_tensors
+        inside = activity.clamp(ctx.margin, 1 - ctx.margin)
+        return gradients[0] * torch.log2((1 - inside) / inside), None
+
+
+def _entropy_of(activity: torch.Tensor) -> torch.Tensor:
+    return -torch.xlogy(activity, activity) / torch.log(torch.tensor(2.0))

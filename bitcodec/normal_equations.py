@@ -1,0 +1,104 @@
+"""Ridge regression of hidden states on bits, accumulated over a stream."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+
+from bitcodec.model import BinaryAutoencoder
+
+
+@dataclass
+class NormalEquations:
+    """Sums from which the best linear decoder of given bits follows. Mergeable.
+
+    Products are taken in float32 a batch at a time and summed in float64.
+    """
+
+    n_rows: int
+    """Rows seen."""
+    bit_sums: torch.Tensor
+    """(h,) float64, the rows in which each bit is on."""
+    target_sums: torch.Tensor
+    """(d,) float64."""
+    bit_products: torch.Tensor
+    """(h, h) float64, B^T B."""
+    cross_products: torch.Tensor
+    """(h, d) float64, B^T Z."""
+
+    @classmethod
+    def empty(cls, *, n_bits: int, n_dims: int, device: torch.device) -> Self:
+        """Start with no rows."""
+
+        def zeros(*shape: int) -> torch.Tensor:
+            return torch.zeros(*shape, dtype=torch.float64, device=device)
+
+        return cls(
+            n_rows=0,
+            bit_sums=zeros(n_bits),
+            target_sums=zeros(n_dims),
+            bit_products=zeros(n_bits, n_bits),
+            cross_products=zeros(n_bits, n_dims),
+        )
+
+    def update(self, bits: torch.Tensor, targets: torch.Tensor) -> None:
+        """Add rows.
+
+        Args:
+            bits: (n, h) float32, values 0 or 1.
+            targets: (n, d) float32.
+        """
+        self.n_rows += len(bits)
+        self.bit_sums += bits.sum(dim=0, dtype=torch.float64)
+        self.target_sums += targets.sum(dim=0, dtype=torch.float64)
+        self.bit_products += bits.T @ bits
+        self.cross_products += bits.T @ targets
+
+    def solve(self, *, penalty: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the decoder of least squared error plus penalty times squared weights.
+
+        Args:
+            penalty: positive, in rows: as strong as that many rows in which a bit varies and the
+                target is 0.
+
+        Returns:
+            Weights D (h, d) and bias c (d,), float64. A bit that never varies gets weight 0.
+        """
+        mean_bits, mean_targets = self.bit_sums / self.n_rows, self.target_sums / self.n_rows
+        gram = self.bit_products - self.n_rows * torch.outer(mean_bits, mean_bits)
+        cross = self.cross_products - self.n_rows * torch.outer(mean_bits, mean_targets)
+        gram.diagonal().add_(penalty)
+        weight = torch.cholesky_solve(cross, torch.linalg.cholesky(gram))
+        return weight, mean_targets - mean_bits @ weight
+
+
+@torch.no_grad()
+def fit_decoder(
+    model: BinaryAutoencoder,
+    encoded: Iterable[tuple[torch.Tensor, torch.Tensor]],
+    *,
+    penalty: float,
+) -> NormalEquations:
+    """Move a model's decoder to the ridge regression of rows on their bits.
+
+    The penalty is on the change of the weights, so that what training learned stays where the
+    rows say nothing: with h near n, plain least squares would fit their noise.
+
+    Args:
+        model: its decoder weight and bias are changed.
+        encoded: pairs of bits (n, h) and z (n, d), float32 on the model's device; at least one.
+        penalty: as in `NormalEquations.solve`.
+
+    Returns:
+        The sums over all rows; the targets are the errors of the decoder as it was.
+    """
+    sums = NormalEquations.empty(n_bits=model.n_bits, n_dims=model.n_dims, device=model.mean.device)
+    for bits, standardised in encoded:
+        sums.update(bits, standardised - model.reconstruct(bits))
+    weight, bias = sums.solve(penalty=penalty)
+    model.decoder_weight.add_(weight)
+    model.decoder_bias.add_(bias)
+    return sums

@@ -1,0 +1,114 @@
+"""The parameters of a codec as scikit-learn's tools expect them."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, Self
+
+from bitcodec import config
+from bitcodec.config import CodecConfig, ConstantPolicy, Surrogate
+from bitcodec.errors import ConfigError
+
+_DEFAULT = CodecConfig()
+
+
+class Parameters:
+    """Parameters stored as given and checked when a fit begins.
+
+    Args:
+        expansion: bits per dimension; h = round(expansion * d), unless `n_bits` is given.
+        n_bits: number of bits h of a code.
+        entropy_weight: beta, the fraction of variance worth one bit of entropy per dimension;
+            0 gives dense codes.
+        covariance_weight: gamma, the weight of the mean absolute covariance of two bits.
+        covariance_columns: columns of the covariance sampled at a step; None for all.
+        initial_activity: the share of rows in which each bit starts on.
+        surrogate: the gradient that stands in for the step's: "sigmoid", "identity" or "published".
+        temperature: width of the sigmoid surrogate.
+        learning_rate: Adam's largest rate.
+        batch_size: rows of a minibatch.
+        n_steps: minibatches of training.
+        constant: "refuse" data with dimensions that never vary, or "keep" their value.
+        seed: of everything random in the fit.
+        device: a torch device; "auto" is CUDA where there is one, else the CPU.
+    """
+
+    def __init__(
+        self,
+        *,
+        expansion: float = _DEFAULT.expansion,
+        n_bits: int | None = _DEFAULT.n_bits,
+        entropy_weight: float = _DEFAULT.entropy_weight,
+        covariance_weight: float = _DEFAULT.covariance_weight,
+        covariance_columns: int | None = _DEFAULT.covariance_columns,
+        initial_activity: float = _DEFAULT.initial_activity,
+        surrogate: Surrogate = _DEFAULT.surrogate,
+        temperature: float = _DEFAULT.temperature,
+        learning_rate: float = _DEFAULT.learning_rate,
+        batch_size: int = _DEFAULT.batch_size,
+        n_steps: int = _DEFAULT.n_steps,
+        constant: ConstantPolicy = _DEFAULT.constant,
+        seed: int = _DEFAULT.seed,
+        device: str = _DEFAULT.device,
+    ) -> None:
+        self.expansion = expansion
+        self.n_bits = n_bits
+        self.entropy_weight = entropy_weight
+        self.covariance_weight = covariance_weight
+        self.covariance_columns = covariance_columns
+        self.initial_activity = initial_activity
+        self.surrogate = surrogate
+        self.temperature = temperature
+        self.learning_rate = learning_rate
+        self.batch_size = batch_size
+        self.n_steps = n_steps
+        self.constant = constant
+        self.seed = seed
+        self.device = device
+
+    @classmethod
+    def preset(cls, name: str, **parameters: Any) -> Self:
+        """Build an unfitted codec for a purpose.
+
+        Args:
+            name: "archive" for sparse codes of low entropy (the defaults), "search" for dense
+                codes of one bit per dimension whose Hamming distance ranks well.
+            **parameters: parameters that differ from the preset's.
+
+        Raises:
+            ConfigError: there is no such preset.
+        """
+        return cls(**{**config.preset(name), **parameters})
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the parameters by name, as scikit-learn asks for them."""
+        del deep  # there are no nested estimators
+        return {name: getattr(self, name) for name in self._parameter_names()}
+
+    def set_params(self, **parameters: Any) -> Self:
+        """Set parameters by name.
+
+        Raises:
+            ConfigError: a name is unknown.
+        """
+        for name, value in parameters.items():
+            if name not in self._parameter_names():
+                known = ", ".join(self._parameter_names())
+                raise ConfigError(f"unknown parameter {name!r}: known are {known}")
+            setattr(self, name, value)
+        return self
+
+    def __repr__(self) -> str:
+        """Show the parameters that differ from the defaults."""
+        changed = {
+            name: value
+            for name, value in self.get_params().items()
+            if value != getattr(_DEFAULT, name)
+        }
+        return f"BitCodec({', '.join(f'{name}={value!r}' for name, value in changed.items())})"
+
+    @classmethod
+    def _parameter_names(cls) -> list[str]:
+        return [
+            name for name in inspect.signature(Parameters.__init__).parameters if name != "self"
+        ]

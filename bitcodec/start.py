@@ -1,0 +1,173 @@
+"""Where training starts: scale of the data, encoder directions, thresholds, first decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+
+from bitcodec.batches import HiddenBatches
+from bitcodec.config import CodecConfig
+from bitcodec.errors import ConfigError, ShapeError
+from bitcodec.model import BinaryAutoencoder
+from bitcodec.normal_equations import fit_decoder
+
+SCALE_ROWS = 2**18
+"""Rows from which mean and scale are taken; more change nothing that matters."""
+START_ROWS = 2**13
+"""Rows from which encoder and decoder start."""
+START_PENALTY = 100.0
+"""Ridge of the first decoder, in rows."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a first look at the data gives."""
+
+    mean: torch.Tensor
+    """(d,) float32."""
+    scale: torch.Tensor
+    """(d,) float32, standard deviations; 0 for dimensions that are constant."""
+    rows: torch.Tensor
+    """(n, d) float32, some random rows, n at most about `START_ROWS`."""
+
+
+def take_rows(batches: Iterable[torch.Tensor], n_rows: int) -> Iterator[torch.Tensor]:
+    """Yield batches until they hold at least `n_rows` rows."""
+    n_taken = 0
+    for batch in batches:
+        yield batch
+        n_taken += len(batch)
+        if n_taken >= n_rows:
+            return
+
+
+def draw_sample(batches: HiddenBatches, config: CodecConfig, generator: torch.Generator) -> Sample:
+    """Take mean, scale and some rows from random batches.
+
+    Args:
+        batches: the training data.
+        config: the batch size and what to do about constant dimensions.
+        generator: the source of randomness; it advances.
+
+    Raises:
+        ShapeError: there are fewer rows than a batch, or none.
+        ConfigError: a dimension is constant and the configuration refuses it.
+        ValueRangeError: a value is not finite.
+    """
+    moments: _Moments | None = None
+    start: list[torch.Tensor] = []
+    for batch in take_rows(batches.shuffled(config.batch_size, generator), SCALE_ROWS):
+        if moments is None:
+            moments = _Moments(origin=batch[0].double())
+        if moments.n_rows < START_ROWS:
+            start.append(batch)
+        moments.update(batch)
+    if moments is None:
+        raise _too_few_rows(batches, config)
+    mean, scale = moments.mean_and_scale()
+    _check_constant(scale, config)
+    return Sample(mean=mean.float(), scale=scale.float(), rows=torch.cat(start))
+
+
+@torch.no_grad()
+def start_model(
+    sample: Sample, config: CodecConfig, *, generator: torch.Generator, device: torch.device
+) -> BinaryAutoencoder:
+    """Build an autoencoder whose bits start as thresholds along data directions.
+
+    Encoder rows are random standardised rows of the sample, scaled to logits of unit variance; the
+    threshold of each makes it on in the share `initial_activity` of the sample; the decoder is
+    the ridge regression on these bits. A start at activity 1/2 would stay there, since the
+    entropy's derivative is 0 there.
+
+    Args:
+        sample: a first look at the data.
+        config: number of bits and initial activity.
+        generator: the source of randomness; it advances.
+        device: where the model is to be.
+    """
+    n_dims = len(sample.mean)
+    model = BinaryAutoencoder(n_dims=n_dims, n_bits=config.resolve_n_bits(n_dims))
+    model.mean.copy_(sample.mean)
+    model.scale.copy_(sample.scale)
+    model.to(device)
+    standardised = model.standardise(sample.rows.to(device))
+    directions = _draw_directions(standardised, model.n_bits, generator)
+    for bits in torch.arange(model.n_bits, device=device).split(1024):
+        logits = standardised @ directions[bits].T
+        spread = logits.std(dim=0).clamp(min=torch.finfo(torch.float32).tiny)
+        model.encoder_weight[bits] = directions[bits] / spread[:, None]
+        n_below = int((1 - config.initial_activity) * (len(logits) - 1))
+        threshold = logits.kthvalue(n_below + 1, dim=0).values / spread
+        model.encoder_bias[bits] = -threshold
+    _start_decoder(model, standardised)
+    return model
+
+
+def _draw_directions(
+    standardised: torch.Tensor, n_bits: int, generator: torch.Generator
+) -> torch.Tensor:
+    """Return (n_bits, d) random rows; where there are too few, sums of random pairs of them."""
+    n = len(standardised)
+    order = torch.randperm(n, generator=generator).to(standardised.device)
+    if n_bits <= n:
+        return standardised[order[:n_bits]]
+    weights = torch.randn(n_bits - n, 2, generator=generator).to(standardised.device)
+    pairs = torch.randint(n, (n_bits - n, 2), generator=generator).to(standardised.device)
+    mixed = (weights[:, :, None] * standardised[pairs]).sum(dim=1)
+    return torch.cat([standardised[order], mixed])
+
+
+def _start_decoder(model: BinaryAutoencoder, standardised: torch.Tensor) -> None:
+    def encoded() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        for rows in standardised.split(512):
+            yield (model.logits(rows) >= 0).float(), rows
+
+    fit_decoder(model, encoded(), penalty=START_PENALTY)
+
+
+class _Moments:
+    """Mean and standard deviation in float64, relative to a first row so that nothing cancels."""
+
+    def __init__(self, *, origin: torch.Tensor) -> None:
+        self.n_rows = 0
+        self._origin = origin
+        self._sum = torch.zeros_like(origin)
+        self._squares = torch.zeros_like(origin)
+
+    def update(self, rows: torch.Tensor) -> None:
+        shifted = rows.double() - self._origin
+        self.n_rows += len(rows)
+        self._sum += shifted.sum(dim=0)
+        self._squares += shifted.square().sum(dim=0)
+
+    def mean_and_scale(self) -> tuple[torch.Tensor, torch.Tensor]:
+        shift = self._sum / self.n_rows
+        mean = self._origin + shift
+        scale = (self._squares / self.n_rows - shift.square()).clamp(min=0).sqrt()
+        # What varies by less than float32 can tell from its mean does not vary.
+        noise = torch.finfo(torch.float32).eps * mean.abs()
+        return mean, torch.where(scale > noise, scale, 0.0)
+
+
+def _check_constant(scale: torch.Tensor, config: CodecConfig) -> None:
+    constant = (scale == 0).nonzero().flatten().tolist()
+    if len(constant) == len(scale):
+        raise ConfigError("every dimension of hidden is constant: there is nothing to encode")
+    if constant and config.constant == "refuse":
+        raise ConfigError(
+            f"{len(constant)} of {len(scale)} dimensions never vary (first: {constant[0]}): drop "
+            'them, or pass constant="keep" to store their value in the codec'
+        )
+
+
+def _too_few_rows(batches: HiddenBatches, config: CodecConfig) -> ShapeError:
+    n_rows = sum(len(batch) for batch in batches.batches(config.batch_size))
+    if n_rows == 0:
+        return ShapeError("hidden has no rows: pass at least a batch of hidden states")
+    return ShapeError(
+        f"hidden has {n_rows} rows, fewer than a batch of {config.batch_size}: "
+        f"pass more rows or batch_size={n_rows} or less"
+    )

@@ -1,0 +1,134 @@
+"""Counts of how often each bit is on, and what follows from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from bitcodec.bits import unpack
+from bitcodec.errors import NotFittedError, ShapeError, ValueRangeError
+
+
+def binary_entropy(activity: np.ndarray) -> np.ndarray:
+    """Return H2(p) = -p log2 p - (1 - p) log2 (1 - p) in bits, with 0 log 0 = 0.
+
+    Args:
+        activity: any shape, float in [0, 1].
+
+    Returns:
+        The same shape, float64 in [0, 1].
+
+    Raises:
+        ValueRangeError: a value is outside [0, 1].
+
+    >>> binary_entropy(np.array([0.0, 0.5, 1.0])).tolist()
+    [0.0, 1.0, 0.0]
+    """
+    p = np.asarray(activity, dtype=np.float64)
+    if not ((p >= 0) & (p <= 1)).all():
+        raise ValueRangeError("activity must lie in [0, 1]: pass the mean of each bit")
+    entropies: np.ndarray = _plogp(p) + _plogp(1 - p)
+    return entropies
+
+
+def burstiness(bits: np.ndarray, activity: np.ndarray) -> np.ndarray:
+    """Return log2 |b - p|, how surprising each bit of each row is (arXiv 2509.20997).
+
+    0 where the bit is the opposite of what it always was, -infinity where a bit with p of exactly
+    0 or 1 is as it always is: it says nothing.
+
+    Args:
+        bits: (n, h) bool or uint8, values 0 or 1.
+        activity: (h,) float in [0, 1].
+
+    Returns:
+        (n, h) float64, at most 0.
+
+    Raises:
+        ShapeError: the widths differ.
+    """
+    if bits.ndim != 2 or bits.shape[1:] != activity.shape:
+        raise ShapeError(f"bits must be (n, {len(activity)}), got {bits.shape}")
+    with np.errstate(divide="ignore"):
+        surprises: np.ndarray = np.log2(np.abs(bits - np.asarray(activity, dtype=np.float64)))
+    return surprises
+
+
+@dataclass
+class BitStatistics:
+    """Streaming, mergeable counts of the bits that are on.
+
+    Counting in parts and merging gives exactly what counting at once gives.
+    """
+
+    n_rows: int
+    """Rows counted."""
+    counts: np.ndarray
+    """(h,) int64, the rows in which each bit is on."""
+
+    @classmethod
+    def empty(cls, n_bits: int) -> Self:
+        """Start counting codes of `n_bits` bits."""
+        return cls(n_rows=0, counts=np.zeros(n_bits, dtype=np.int64))
+
+    @property
+    def n_bits(self) -> int:
+        """The number of bits h."""
+        return len(self.counts)
+
+    @property
+    def activity(self) -> np.ndarray:
+        """The mean of each bit, (h,) float64 in [0, 1].
+
+        Raises:
+            NotFittedError: no row was counted yet.
+        """
+        if self.n_rows == 0:
+            raise NotFittedError("no rows were counted yet: update the statistics first")
+        return self.counts / self.n_rows
+
+    @property
+    def entropy_bits(self) -> float:
+        """Sum over the bits of H2(p) in bits, an upper bound of the code's joint entropy."""
+        return float(binary_entropy(self.activity).sum())
+
+    def update(self, packed: np.ndarray) -> Self:
+        """Count packed rows.
+
+        Args:
+            packed: (n, ceil(h / 8)) uint8.
+
+        Returns:
+            The statistics themselves, changed.
+
+        Raises:
+            ShapeError: the width is not that of h bits.
+            ValueRangeError: the dtype is not uint8, or a pad bit is set.
+        """
+        for start in range(0, len(packed), 4096):  # one byte a bit, but never for all rows at once
+            bits = unpack(packed[start : start + 4096], n_bits=self.n_bits)
+            self.counts = self.counts + bits.sum(axis=0, dtype=np.int64)
+        self.n_rows += len(packed)
+        return self
+
+    def merge(self, other: BitStatistics) -> Self:
+        """Add another's counts.
+
+        Returns:
+            The statistics themselves, changed.
+
+        Raises:
+            ShapeError: the numbers of bits differ.
+        """
+        if other.n_bits != self.n_bits:
+            raise ShapeError(f"cannot merge counts of {other.n_bits} bits into {self.n_bits}")
+        self.counts = self.counts + other.counts
+        self.n_rows += other.n_rows
+        return self
+
+
+def _plogp(p: np.ndarray) -> np.ndarray:
+    positive = np.where(p > 0, p, 1.0)
+    return -p * np.log2(positive)

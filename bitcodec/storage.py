@@ -1,0 +1,286 @@
+"""The files of a codec and of packed codes: JSON beside safetensors or .npy, never pickle."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import platform
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Self, TypeVar, get_origin, get_type_hints
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from bitcodec.bits import row_bytes
+from bitcodec.config import CodecConfig
+from bitcodec.errors import ConfigError, FileError, FormatError, MismatchError
+from bitcodec.files import (
+    NpyWriter,
+    PathLike,
+    atomic_path,
+    open_npy,
+    read_json,
+    refuse_existing,
+    write_json,
+)
+
+FORMAT_VERSION = 1
+HEADER_NAME, TENSORS_NAME = "config.json", "model.safetensors"
+_Header = TypeVar("_Header")
+_CODEC_KIND, _PACKED_KIND = "bitcodec-codec", "bitcodec-packed"
+
+
+@dataclass(frozen=True)
+class CodecHeader:
+    """What `config.json` says about a codec."""
+
+    n_dims: int
+    """Width d of the hidden states."""
+    n_bits: int
+    """Bits h of a code."""
+    n_rows: int
+    """Rows whose bits were counted after the fit."""
+    entropy_bits: float
+    """Sum of the bits' entropies over those rows."""
+    fingerprint: str
+    """SHA-256 of the tensors, hexadecimal."""
+    parameters: CodecConfig
+    """What the fit was asked to do."""
+    provenance: dict[str, Any] = field(default_factory=dict)
+    """Where the hidden states came from, as the caller told."""
+    training: dict[str, Any] = field(default_factory=dict)
+    """What the last step of training saw."""
+    libraries: dict[str, str] = field(default_factory=dict)
+    """Versions that made the codec."""
+
+
+@dataclass(frozen=True)
+class PackedHeader:
+    """What the JSON file beside packed codes says about them."""
+
+    n_rows: int
+    """Number of codes."""
+    n_bits: int
+    """True bits h of a code."""
+    row_bytes: int
+    """Bytes of a row."""
+    fingerprint: str
+    """Of the codec that made them."""
+    bit_order: str = "little"
+    """Bit j of a row is bit j % 8 of byte j // 8."""
+
+
+def fingerprint(tensors: dict[str, np.ndarray]) -> str:
+    """Return the SHA-256 of tensors: names, dtypes, shapes and little-endian bytes."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        little = np.ascontiguousarray(tensor).astype(tensor.dtype.newbyteorder("<"), copy=False)
+        digest.update(f"{name} {little.dtype.str} {little.shape}\n".encode())
+        digest.update(little.tobytes())
+    return digest.hexdigest()
+
+
+def save_codec(
+    folder: PathLike,
+    header: CodecHeader,
+    tensors: dict[str, np.ndarray],
+    *,
+    overwrite: bool = False,
+) -> None:
+    """Write a codec folder, whole or not at all.
+
+    Raises:
+        FileError: `folder` exists and `overwrite` is false or is no codec, or cannot be written.
+    """
+    target = Path(folder)
+    if overwrite and target.exists() and not (target / HEADER_NAME).is_file():
+        raise FileError(f"{target} is not a codec folder and will not be replaced")
+    with atomic_path(target, overwrite=overwrite) as temporary:
+        temporary.mkdir()
+        save_file(tensors, temporary / TENSORS_NAME)
+        content = dataclasses.asdict(header) | {"libraries": library_versions()}
+        write_json(
+            temporary / HEADER_NAME,
+            {"format": _CODEC_KIND, "format_version": FORMAT_VERSION, **content},
+        )
+
+
+def read_codec_header(folder: PathLike) -> CodecHeader:
+    """Read what a codec folder says about itself, without its weights.
+
+    Raises:
+        FileError: there is no such folder or it has no `config.json`.
+        FormatError: the header is foreign, damaged or of a newer format.
+    """
+    path = Path(folder) / HEADER_NAME
+    if not path.is_file():
+        raise FileError(f"{folder} is not a codec folder: it has no {HEADER_NAME}")
+    content = _read_header(path, kind=_CODEC_KIND)
+    try:
+        parameters = CodecConfig.from_dict(content.pop("parameters", {}))
+    except (ConfigError, TypeError) as error:
+        raise FormatError(f"{path} has bad parameters: {error}") from error
+    return _build(CodecHeader, {**content, "parameters": parameters}, path)
+
+
+def load_codec(folder: PathLike) -> tuple[CodecHeader, dict[str, np.ndarray]]:
+    """Read and check a codec folder.
+
+    Returns:
+        The header, and the tensors by name.
+
+    Raises:
+        FileError: there is no such folder or file.
+        FormatError: a file is foreign, damaged or of a newer format.
+    """
+    header = read_codec_header(folder)
+    path = Path(folder) / TENSORS_NAME
+    if not path.is_file():
+        raise FileError(f"{folder} is not a whole codec folder: it has no {TENSORS_NAME}")
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise FormatError(f"{path} is not a whole safetensors file: {error}") from error
+    if fingerprint(tensors) != header.fingerprint:
+        raise FormatError(f"{path} is damaged: its fingerprint is not that of {HEADER_NAME}")
+    return header, tensors
+
+
+class PackedWriter:
+    """Write packed codes to a .npy file with its header in a JSON file beside it.
+
+    Args:
+        path: the final .npy file; its header goes to the same name with `.json` appended.
+        n_bits: true bits of a code.
+        fingerprint: of the codec that makes the codes.
+        overwrite: replace existing files.
+
+    Use it as a context manager; an exception inside the block leaves no file.
+
+    Raises:
+        FileError: a file exists and `overwrite` is false, or cannot be written.
+        ConfigError: `path` does not end in .npy.
+    """
+
+    def __init__(
+        self, path: PathLike, *, n_bits: int, fingerprint: str, overwrite: bool = False
+    ) -> None:
+        if Path(path).suffix != ".npy":
+            raise ConfigError(f"packed codes are written as .npy, got {path}: name it so")
+        refuse_existing(packed_header_path(path), overwrite=overwrite)
+        self._path, self._overwrite = path, overwrite
+        self._n_bits, self._fingerprint = n_bits, fingerprint
+        self._writer = NpyWriter(
+            path, n_columns=row_bytes(n_bits), dtype=np.dtype(np.uint8), overwrite=overwrite
+        )
+
+    def __enter__(self) -> Self:
+        self._writer.__enter__()
+        return self
+
+    def append(self, packed: np.ndarray) -> None:
+        """Append packed rows, (n, ceil(n_bits / 8)) uint8.
+
+        Raises:
+            ShapeError: the width or the dtype is another.
+        """
+        self._writer.append(packed)
+
+    def __exit__(self, *raised: Any) -> None:
+        self._writer.__exit__(*raised)
+        if raised[0] is None:
+            header = PackedHeader(
+                n_rows=self._writer.n_rows,
+                n_bits=self._n_bits,
+                row_bytes=row_bytes(self._n_bits),
+                fingerprint=self._fingerprint,
+            )
+            content = {"format": _PACKED_KIND, "format_version": FORMAT_VERSION}
+            write_json(
+                packed_header_path(self._path),
+                content | dataclasses.asdict(header),
+                overwrite=self._overwrite,
+            )
+
+
+def packed_header_path(path: PathLike) -> Path:
+    """Return where the header of packed codes is: beside them, with `.json` appended."""
+    return Path(path).with_name(Path(path).name + ".json")
+
+
+def open_packed(
+    path: PathLike, *, fingerprint: str | None = None
+) -> tuple[PackedHeader, np.ndarray]:
+    """Memory-map packed codes and check them against their header.
+
+    Args:
+        path: the .npy file.
+        fingerprint: of the codec that is to read them, where there is one.
+
+    Returns:
+        The header, and the codes (n, row_bytes) uint8.
+
+    Raises:
+        FileError: a file is missing.
+        FormatError: a file is truncated or foreign, or they contradict each other.
+        MismatchError: another codec made the codes.
+    """
+    packed = open_npy(path)
+    header_path = packed_header_path(path)
+    content = _read_header(header_path, kind=_PACKED_KIND)
+    header = _build(PackedHeader, content, header_path)
+    if header.bit_order != "little":
+        raise FormatError(f"{header_path} says bit order {header.bit_order!r}, expected 'little'")
+    if packed.dtype != np.uint8 or packed.shape != (header.n_rows, row_bytes(header.n_bits)):
+        raise FormatError(
+            f"{path} holds {packed.shape} {packed.dtype}, but {header_path.name} says "
+            f"{header.n_rows} rows of {header.n_bits} bits: the two belong to different codes"
+        )
+    if fingerprint is not None and fingerprint != header.fingerprint:
+        raise MismatchError(
+            f"{path} was made by codec {header.fingerprint[:12]}, not by {fingerprint[:12]}: "
+            "use the codec that encoded it"
+        )
+    return header, packed
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions of Python, bitcodec and what its numbers depend on."""
+    versions = {"python": platform.python_version()}
+    for name in ("bitcodec", "torch", "numpy", "safetensors"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return versions
+
+
+def _read_header(path: Path, *, kind: str) -> dict[str, Any]:
+    content = read_json(path)
+    if content.pop("format", None) != kind:
+        raise FormatError(f"{path} is not a {kind} header")
+    version = content.pop("format_version", None)
+    if not isinstance(version, int) or version < 1:
+        raise FormatError(f"{path} has no valid format_version, got {version!r}")
+    if version > FORMAT_VERSION:
+        raise FormatError(
+            f"{path} is of format {version}, this version reads up to {FORMAT_VERSION}: "
+            "upgrade bitcodec"
+        )
+    return content
+
+
+def _build(kind: type[_Header], content: dict[str, Any], path: Path) -> _Header:
+    expected = get_type_hints(kind)
+    for name in sorted(set(content) ^ set(expected)):
+        problem = "unknown" if name in content else "missing"
+        raise FormatError(f"{path}: {name!r} is {problem}, expected {', '.join(expected)}")
+    for name, value in content.items():
+        wanted = get_origin(expected[name]) or expected[name]
+        allowed = (int, float) if wanted is float else wanted
+        if not isinstance(value, allowed) or (isinstance(value, bool) and wanted is not bool):
+            raise FormatError(f"{path}: {name!r} must be {wanted.__name__}, got {value!r}")
+    return kind(**content)

@@ -1,0 +1,211 @@
+"""Training a binary autoencoder: start, loop, decoder refit, polarity."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+
+from bitcodec import losses
+from bitcodec.batches import HiddenBatches
+from bitcodec.config import CodecConfig
+from bitcodec.errors import ConfigError, ValueRangeError
+from bitcodec.model import BinaryAutoencoder
+from bitcodec.normal_equations import fit_decoder
+from bitcodec.start import draw_sample, start_model, take_rows
+from bitcodec.statistics import BitStatistics
+
+REFIT_ROWS = 2**17
+"""Rows on which the decoder is refitted after training."""
+REFIT_PENALTY = 1000.0
+"""Ridge of that refit, in rows."""
+WARM_UP, RAMP, DECAY = 0.05, (0.1, 0.5), 0.7
+"""Shares of the steps: rate warm-up ends; penalties ramp from, to; rate decay begins."""
+
+
+@dataclass(frozen=True)
+class TrainingRecord:
+    """What one step of training saw."""
+
+    step: int
+    """Steps done, from 1."""
+    n_steps: int
+    """Steps planned."""
+    loss: float
+    """The objective on this minibatch."""
+    fvu: float
+    """Fraction of variance unexplained on this minibatch."""
+    entropy_bits: float
+    """Sum of the bits' entropies over this minibatch, in bits."""
+    covariance: float
+    """Sum of absolute covariances over this minibatch; 0 where its weight is 0."""
+    seconds: float
+    """Since training began."""
+
+
+class Trainer:
+    """One model in training; each step is one minibatch.
+
+    Args:
+        model: the autoencoder, changed in place.
+        config: weights, rate and schedule.
+        n_steps_done: where in the schedule to begin.
+    """
+
+    def __init__(
+        self, model: BinaryAutoencoder, config: CodecConfig, *, n_steps_done: int = 0
+    ) -> None:
+        self.model = model
+        self.config = config
+        self.n_steps_done = n_steps_done
+        self._began = time.monotonic()
+        self._columns = torch.Generator().manual_seed(config.seed)
+        self._optimizer = torch.optim.Adam(
+            model.parameters(), lr=config.learning_rate, betas=(0.9, 0.99), fused=True
+        )
+
+    def step(self, hidden: torch.Tensor) -> TrainingRecord:
+        """Learn from one minibatch.
+
+        Args:
+            hidden: (b, d) float32.
+
+        Returns:
+            The record of this step.
+
+        Raises:
+            ValueRangeError: the loss is no longer finite.
+        """
+        standardised = self.model.standardise(hidden.to(self.model.mean.device))
+        terms = self._terms(standardised)
+        loss = terms["fvu"] + self._penalty(terms)
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self._optimizer.param_groups[0]["lr"] = self.config.learning_rate * self._rate_factor()
+        self._optimizer.step()
+        self.n_steps_done += 1
+        return self._record(loss, terms)
+
+    def run(self, batches: HiddenBatches) -> Iterator[TrainingRecord]:
+        """Take the remaining steps, epoch after epoch in random order.
+
+        Args:
+            batches: the training data, at least one minibatch of it.
+
+        Yields:
+            The record of every step.
+
+        Raises:
+            ValueRangeError: a value is not finite, or training diverged.
+        """
+        generator = torch.Generator().manual_seed(self.config.seed)
+        epochs = (batches.shuffled(self.config.batch_size, generator) for _ in itertools.count())
+        n_left = self.config.n_steps - self.n_steps_done
+        for batch in itertools.islice(itertools.chain.from_iterable(epochs), n_left):
+            yield self.step(batch)
+
+    @torch.no_grad()
+    def finish(self, batches: HiddenBatches) -> BitStatistics:
+        """Refit the decoder to the final bits and make the polarity canonical.
+
+        Args:
+            batches: the training data; at most about `REFIT_ROWS` of its rows are read, in random
+                order.
+
+        Returns:
+            The counts of the finished bits over the rows read; none is on in over half of them.
+        """
+        model = self.model
+        generator = torch.Generator().manual_seed(self.config.seed)
+        rows = take_rows(batches.shuffled(self.config.batch_size, generator), REFIT_ROWS)
+        sums = fit_decoder(model, self._encoded(rows), penalty=REFIT_PENALTY)
+        flipped = sums.bit_sums > sums.n_rows / 2
+        model.flip(flipped)
+        counts = torch.where(flipped, sums.n_rows - sums.bit_sums, sums.bit_sums)
+        return BitStatistics(n_rows=sums.n_rows, counts=counts.round().long().cpu().numpy())
+
+    def _encoded(
+        self, batches: Iterable[torch.Tensor]
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        for batch in batches:
+            standardised = self.model.standardise(batch.to(self.model.mean.device))
+            yield (self.model.logits(standardised) >= 0).float(), standardised
+
+    def _terms(self, standardised: torch.Tensor) -> dict[str, torch.Tensor]:
+        config = self.config
+        bits, reconstructed = self.model(
+            standardised, surrogate=config.surrogate, temperature=config.temperature
+        )
+        terms = {
+            "fvu": losses.fraction_of_variance_unexplained(standardised, reconstructed),
+            "entropy": losses.entropy(bits),
+        }
+        if config.covariance_weight > 0:
+            terms["covariance"] = losses.covariance(
+                bits, n_columns=config.covariance_columns, generator=self._columns
+            )
+        return terms
+
+    def _penalty(self, terms: dict[str, torch.Tensor]) -> torch.Tensor:
+        config, model = self.config, self.model
+        penalty = config.entropy_weight / model.n_dims * terms["entropy"]
+        if "covariance" in terms:
+            penalty = penalty + config.covariance_weight / model.n_bits**2 * terms["covariance"]
+        return self._ramp() * penalty
+
+    def _ramp(self) -> float:
+        start, end = RAMP
+        return min(1.0, max(0.0, (self._progress() - start) / (end - start)))
+
+    def _rate_factor(self) -> float:
+        progress = self._progress()
+        warm_up = min(1.0, (self.n_steps_done + 1) / max(1.0, WARM_UP * self.config.n_steps))
+        decay = min(1.0, max(0.01, (1 - progress) / (1 - DECAY)))
+        return warm_up * decay
+
+    def _progress(self) -> float:
+        return self.n_steps_done / self.config.n_steps
+
+    def _record(self, loss: torch.Tensor, terms: dict[str, torch.Tensor]) -> TrainingRecord:
+        values = {name: float(term.detach()) for name, term in terms.items()}
+        if not torch.isfinite(loss):
+            raise ValueRangeError(
+                f"the loss is {float(loss)} at step {self.n_steps_done}: lower learning_rate "
+                f"(now {self.config.learning_rate})"
+            )
+        return TrainingRecord(
+            step=self.n_steps_done,
+            n_steps=self.config.n_steps,
+            loss=float(loss.detach()),
+            fvu=values["fvu"],
+            entropy_bits=values["entropy"],
+            covariance=values.get("covariance", 0.0),
+            seconds=time.monotonic() - self._began,
+        )
+
+
+def start_training(batches: HiddenBatches, config: CodecConfig, *, device: torch.device) -> Trainer:
+    """Look at the data and set up an autoencoder to train on it.
+
+    Args:
+        batches: the training data; a random part of it is read.
+        config: what to train.
+        device: where to train.
+
+    Raises:
+        ConfigError: the data can be read only once, or a dimension is constant.
+        ShapeError: there are fewer rows than a minibatch.
+        ValueRangeError: a value is not finite.
+    """
+    if not batches.rereadable:
+        raise ConfigError(
+            "fit reads its data several times and a generator can be read once: "
+            "pass a list, a file, or an object whose __iter__ starts anew"
+        )
+    generator = torch.Generator().manual_seed(config.seed)
+    sample = draw_sample(batches, config, generator)
+    model = start_model(sample, config, generator=generator, device=device)
+    return Trainer(model, config)
