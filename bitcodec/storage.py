@@ -183,6 +183,11 @@ class PackedWriter:
         self._writer.__enter__()
         return self
 
+    @property
+    def n_rows(self) -> int:
+        """Rows appended so far."""
+        return self._writer.n_rows
+
     def append(self, packed: np.ndarray) -> None:
         """Append packed rows, (n, ceil(n_bits / 8)) uint8.
 
@@ -195,7 +200,7 @@ class PackedWriter:
         self._writer.__exit__(*raised)
         if raised[0] is None:
             header = PackedHeader(
-                n_rows=self._writer.n_rows,
+                n_rows=self.n_rows,
                 n_bits=self._n_bits,
                 row_bytes=row_bytes(self._n_bits),
                 fingerprint=self._fingerprint,

@@ -1,0 +1,36 @@
+# Two commands: `make demo` runs the main job on a real language model, `make test` the tests.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+MODEL := smollm2-135m
+
+.PHONY: demo test check format setup clean
+
+demo: $(VENV)/.ready
+	$(BIN)/bitcodec demo
+
+test: $(VENV)/.ready
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.ready
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(VENV)/.ready
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+setup: $(VENV)/.ready
+
+# The environment, and the model in the user's cache: everything after this works offline.
+$(VENV)/.ready: pyproject.toml constraints.txt
+	@echo "setting up $(VENV) (about a minute the first time)"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@echo "fetching and converting $(MODEL) (once)"
+	$(BIN)/python -c "import bitcodec_transformers as b; b.prepare_model('$(MODEL)')"
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info demo

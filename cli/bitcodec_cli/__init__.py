@@ -1,0 +1,1 @@
+"""The `bitcodec` command: parse, call the library, print."""

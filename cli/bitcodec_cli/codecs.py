@@ -1,0 +1,277 @@
+"""fit, encode, decode and eval: what a codec does to files of hidden states."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bitcodec_cli.options import (
+    FOLDER,
+    codec_argument,
+    device_option,
+    json_option,
+    output_option,
+    overwrite_option,
+)
+from bitcodec_cli.terminal import note, print_json, print_table, progress_bar
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from bitcodec import BitCodec, TrainingRecord
+    from bitcodec.batches import HiddenSource
+
+STDIO = Path("-")
+
+
+@click.command()
+@click.argument("hidden", nargs=-1, required=True, type=FOLDER)
+@output_option
+@click.option("--preset", default="archive", show_default=True, help="archive or search.")
+@click.option("--expansion", type=float, help="Bits per dimension.")
+@click.option("--n-bits", type=int, help="Bits of a code, instead of --expansion.")
+@click.option("--entropy-weight", type=float, help="Price of entropy; 0 gives dense codes.")
+@click.option("--covariance-weight", type=float, help="Price of correlated bits.")
+@click.option("--initial-activity", type=float, help="Share of rows a bit starts on in.")
+@click.option("--n-steps", type=int, help="Minibatches of training.")
+@click.option("--batch-size", type=int, help="Rows of a minibatch.")
+@click.option("--learning-rate", type=float, help="Adam's largest rate.")
+@click.option("--constant", type=click.Choice(["refuse", "keep"]), help="Constant dimensions.")
+@click.option("--seed", type=int, help="Of everything random.")
+@device_option
+@overwrite_option
+@json_option
+def fit(
+    hidden: tuple[Path, ...],
+    output: Path,
+    preset: str,
+    overwrite: bool,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Learn a codec from hidden states and write its folder.
+
+    HIDDEN is a harvest, a folder, globs or files of .npy or .safetensors.
+
+    \b
+    Example: bitcodec fit hidden -o codec --n-steps 500
+    """
+    from bitcodec import BitCodec
+    from bitcodec.files import refuse_existing
+    from bitcodec_cli.provenance import describe_source
+
+    refuse_existing(output, overwrite=overwrite)
+    chosen = {name: value for name, value in given.items() if value is not None}
+    codec = BitCodec.preset(preset, **chosen)
+    fit_with_bar(codec, list(hidden), title="fit", provenance=describe_source(hidden[0]))
+    codec.save(output, overwrite=overwrite)
+    result = {
+        "codec": str(output),
+        "fingerprint": codec.fingerprint_,
+        "n_dims": codec.n_dims_,
+        "n_bits": codec.n_bits_,
+        "entropy_bits": codec.statistics_.entropy_bits,
+    }
+    if as_json:
+        print_json(result)
+    else:
+        note(
+            f"wrote {output}: {codec.n_dims_} dimensions to {codec.n_bits_} bits, "
+            f"{result['entropy_bits']:.1f} bits of entropy"
+        )
+
+
+def fit_with_bar(
+    codec: BitCodec, source: HiddenSource, *, title: str, provenance: dict[str, Any]
+) -> None:
+    """Fit a codec with a progress bar on stderr."""
+    with progress_bar(title, total=codec.n_steps, unit="steps") as advance:
+
+        def show(record: TrainingRecord) -> None:
+            advance(record.step, f"fvu {record.fvu:.3f}, {record.entropy_bits:.0f} bits")
+
+        codec.fit(source, on_record=show, provenance=provenance)
+
+
+@click.command()
+@codec_argument
+@click.argument("hidden", type=FOLDER)
+@output_option
+@device_option
+@overwrite_option
+def encode(codec: Path, hidden: Path, output: Path, device: str, overwrite: bool) -> None:
+    """Encode hidden states into packed codes, as a stream.
+
+    HIDDEN is a harvest, a folder, a glob, a .npy or .safetensors file, or - for .npy on stdin.
+    OUTPUT is a .npy file of bytes, with its header in OUTPUT.json, or - for .npy on stdout.
+
+    \b
+    Example: bitcodec encode codec hidden.npy -o codes.npy
+    """
+    from bitcodec import BitCodec
+
+    loaded = BitCodec.load(codec, device=device)
+    source, n_rows = open_source(hidden)
+    if output == STDIO:
+        _encode_to_stdout(loaded, source, n_rows=n_rows)
+    else:
+        encode_file(loaded, source, n_rows=n_rows, output=output, overwrite=overwrite)
+
+
+def encode_file(
+    codec: BitCodec,
+    source: HiddenSource,
+    *,
+    n_rows: int | None,
+    output: Path,
+    title: str = "encode",
+    overwrite: bool = False,
+) -> None:
+    """Encode a source into a packed file with a progress bar on stderr."""
+    from bitcodec.storage import PackedWriter
+
+    writer = PackedWriter(
+        output, n_bits=codec.n_bits_, fingerprint=codec.fingerprint_, overwrite=overwrite
+    )
+    with writer, progress_bar(title, total=n_rows, unit="rows") as advance:
+        for packed in codec.encode_batches(source):
+            writer.append(packed)
+            advance(writer.n_rows)
+
+
+@click.command()
+@codec_argument
+@click.argument("codes", type=FOLDER)
+@output_option
+@click.option("--rows", metavar="START:STOP", help="Only these rows, for example 100:164.")
+@click.option("--dtype", type=click.Choice(["float32", "float16"]), default="float32")
+@device_option
+@overwrite_option
+def decode(
+    codec: Path,
+    codes: Path,
+    output: Path,
+    rows: str | None,
+    dtype: str,
+    device: str,
+    overwrite: bool,
+) -> None:
+    """Decode packed codes into approximate hidden states.
+
+    CODES is a .npy file that `bitcodec encode` wrote; OUTPUT is a .npy file of floats, or - for
+    .npy on stdout.
+
+    \b
+    Example: bitcodec decode codec codes.npy -o hidden.npy --rows 0:1000
+    """
+    import numpy as np
+
+    from bitcodec import BitCodec
+    from bitcodec.files import NpyWriter
+    from bitcodec.storage import open_packed
+
+    loaded = BitCodec.load(codec, device=device)
+    _, packed = open_packed(codes, fingerprint=loaded.fingerprint_)
+    packed = packed[parse_rows(rows, n_rows=len(packed))]
+    wanted = np.dtype(dtype)
+    batches = (_decoded(loaded, chunk, wanted) for chunk in _chunks(packed))
+    if output == STDIO:
+        write_npy_to_stdout(batches, shape=(len(packed), loaded.n_dims_), dtype=wanted)
+        return
+    writer = NpyWriter(output, n_columns=loaded.n_dims_, dtype=wanted, overwrite=overwrite)
+    with writer, progress_bar("decode", total=len(packed), unit="rows") as advance:
+        for batch in batches:
+            writer.append(batch)
+            advance(writer.n_rows)
+
+
+@click.command("eval")
+@codec_argument
+@click.argument("hidden", type=FOLDER)
+@click.option("--recall", "k", type=int, help="Also Hamming recall@K against exact search.")
+@click.option("--queries", type=int, default=500, show_default=True, help="Rows used as queries.")
+@device_option
+@json_option
+def evaluate(
+    codec: Path, hidden: Path, k: int | None, queries: int, device: str, as_json: bool
+) -> None:
+    """Measure rate and distortion on hidden states, best on rows the fit did not see.
+
+    \b
+    Example: bitcodec eval codec held-out.npy --recall 10
+    """
+    import dataclasses
+
+    from bitcodec import BitCodec
+    from bitcodec_cli.measuring import evaluation_table, hamming_recall
+
+    loaded = BitCodec.load(codec, device=device)
+    source, _ = open_source(hidden)
+    result = dataclasses.asdict(loaded.evaluate(source))
+    if k is not None:
+        result[f"recall_at_{k}"] = hamming_recall(loaded, hidden, k=k, n_queries=queries)
+    if as_json:
+        print_json(result)
+    else:
+        print_table(evaluation_table({str(codec): result}))
+
+
+def open_source(path: Path) -> tuple[HiddenSource, int | None]:
+    """Return a source of hidden states and its number of rows; - is .npy on stdin."""
+    from bitcodec.batches import HiddenBatches, NpyStream
+
+    if path == STDIO:
+        stream = NpyStream(sys.stdin.buffer)
+        return stream, stream.n_rows
+    return path, HiddenBatches(path).n_rows
+
+
+def parse_rows(rows: str | None, *, n_rows: int) -> slice:
+    """Turn START:STOP into a slice within `n_rows` rows."""
+    if rows is None:
+        return slice(0, n_rows)
+    start, colon, stop = rows.partition(":")
+    try:
+        bounds = int(start or 0), int(stop or n_rows)
+    except ValueError:
+        bounds = -1, -1
+    if not colon or not 0 <= bounds[0] <= bounds[1] <= n_rows:
+        raise click.BadParameter(f"expected START:STOP within 0:{n_rows}, got {rows!r}")
+    return slice(*bounds)
+
+
+def write_npy_to_stdout(
+    batches: Iterator[np.ndarray], *, shape: tuple[int, int], dtype: np.dtype[Any]
+) -> None:
+    """Write a .npy file whose size is known beforehand to stdout."""
+    import numpy as np
+    from numpy.lib import format as npy_format
+
+    descr = npy_format.dtype_to_descr(dtype)
+    header = {"descr": descr, "fortran_order": False, "shape": shape}
+    out = sys.stdout.buffer
+    npy_format.write_array_header_1_0(out, header)
+    for batch in batches:
+        out.write(np.ascontiguousarray(batch).data)
+    out.flush()
+
+
+def _encode_to_stdout(codec: BitCodec, source: HiddenSource, *, n_rows: int | None) -> None:
+    import numpy as np
+
+    if n_rows is None:
+        raise click.UsageError("the number of rows must be known to write .npy to stdout")
+    batches = codec.encode_batches(source)
+    write_npy_to_stdout(batches, shape=(n_rows, codec.row_bytes_), dtype=np.dtype(np.uint8))
+
+
+def _decoded(codec: BitCodec, packed: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
+    return codec.decode(packed).astype(dtype, copy=False)
+
+
+def _chunks(packed: np.ndarray, size: int = 4096) -> Iterator[np.ndarray]:
+    return (packed[start : start + size] for start in range(0, len(packed), size))

@@ -1,0 +1,60 @@
+"""info: what a file or folder says about itself."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bitcodec_cli.options import FOLDER, json_option
+from bitcodec_cli.terminal import print_json
+
+
+@click.command()
+@click.argument("path", type=FOLDER)
+@json_option
+def info(path: Path, as_json: bool) -> None:
+    """Show what a codec folder, packed codes, an index or a harvest say about themselves.
+
+    \b
+    Example: bitcodec info codec
+    """
+    content = describe(path)
+    if as_json:
+        print_json(content)
+        return
+    for name, value in _flatten(content):
+        click.echo(f"{name:<36} {value}")
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """Read the header of any file or folder that bitcodec writes.
+
+    Raises:
+        FileError: there is nothing of the kind.
+        FormatError: the header is damaged, foreign or newer.
+    """
+    from bitcodec.errors import FileError
+    from bitcodec.files import read_json
+    from bitcodec.storage import HEADER_NAME, open_packed, read_codec_header
+
+    if path.suffix == ".npy":
+        return {"kind": "packed codes"} | dataclasses.asdict(open_packed(path)[0])
+    if (path / HEADER_NAME).is_file():
+        return {"kind": "codec"} | dataclasses.asdict(read_codec_header(path))
+    for kind, name in (("harvest", "harvest.json"), ("index", "index.json")):
+        if (path / name).is_file():
+            return {"kind": kind} | read_json(path / name)
+    raise FileError(f"{path} is no codec, packed codes, index or harvest of bitcodec")
+
+
+def _flatten(content: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    lines = []
+    for name, value in content.items():
+        if isinstance(value, dict) and value:
+            lines += _flatten(value, f"{prefix}{name}.")
+        else:
+            lines.append((prefix + name, str(value)))
+    return lines

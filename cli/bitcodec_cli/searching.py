@@ -1,0 +1,195 @@
+"""index and search: nearest codes by Hamming distance."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bitcodec_cli.codecs import open_source
+from bitcodec_cli.options import (
+    FOLDER,
+    codec_argument,
+    device_option,
+    json_option,
+    output_option,
+    overwrite_option,
+)
+from bitcodec_cli.terminal import note, print_json
+
+if TYPE_CHECKING:
+    from bitcodec import BitCodec
+    from bitcodec_faiss import SearchResult
+    from bitcodec_transformers import HarvestRows
+
+
+@click.group()
+def index() -> None:
+    """Build an index of codes for search."""
+
+
+@index.command("build")
+@codec_argument
+@click.argument("source", type=FOLDER)
+@output_option
+@click.option("--factory", default="Flat", show_default=True, help="Flat, IVF1024, HNSW32, ...")
+@device_option
+@overwrite_option
+@json_option
+def build(
+    codec: Path,
+    source: Path,
+    output: Path,
+    factory: str,
+    device: str,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Build an index from packed codes or from hidden states; ids are the row numbers.
+
+    SOURCE is a .npy file that `bitcodec encode` wrote, or hidden states as `encode` takes them.
+
+    \b
+    Example: bitcodec index build codec codes.npy -o index
+    """
+    from bitcodec import BitCodec
+    from bitcodec.files import refuse_existing
+    from bitcodec.storage import open_packed, packed_header_path
+    from bitcodec_faiss import HammingIndex
+
+    refuse_existing(output, overwrite=overwrite)
+    loaded = BitCodec.load(codec, device=device)
+    built = HammingIndex(loaded, factory=factory)
+    if packed_header_path(source).is_file():
+        built.add_packed(open_packed(source, fingerprint=loaded.fingerprint_)[1])
+    else:
+        built.add(open_source(source)[0])
+    built.save(output, overwrite=overwrite)
+    result = {
+        "index": str(output),
+        "n_rows": len(built),
+        "bytes_per_vector": built.bytes_per_vector,
+    }
+    if as_json:
+        print_json(result)
+    else:
+        note(f"wrote {output}: {len(built):,} codes, {built.bytes_per_vector:.1f} bytes each")
+
+
+@click.command()
+@codec_argument
+@click.argument("index", type=FOLDER)
+@click.argument("queries", type=FOLDER, required=False)
+@click.option("--text", help="A sentence; each of its tokens is a query.")
+@click.option("--harvest", "harvest_folder", type=FOLDER, help="Show the text of what is found.")
+@click.option("-k", default=5, show_default=True, help="Neighbours of each query.")
+@device_option
+@json_option
+def search(
+    codec: Path,
+    index: Path,
+    queries: Path | None,
+    text: str | None,
+    harvest_folder: Path | None,
+    k: int,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Find the nearest codes of hidden states, or of the tokens of a sentence.
+
+    QUERIES is a file of hidden states as `encode` takes it, or - for .npy on stdin. Prints one
+    JSON object a query; with --text and without --json, the contexts that were found.
+
+    \b
+    Example: bitcodec search codec index queries.npy -k 10
+    Example: bitcodec search codec index --text "a new class" --harvest hidden
+    """
+    from bitcodec import BitCodec
+    from bitcodec_faiss import HammingIndex
+
+    if (queries is None) == (text is None):
+        raise click.UsageError("give either QUERIES or --text")
+    loaded = BitCodec.load(codec, device=device)
+    opened = HammingIndex.load(index, loaded)
+    found_rows = _rows_of(harvest_folder)
+    if queries is not None:
+        packed = loaded.encode(open_source(queries)[0])
+        print_lines(opened.search_packed(packed, k=k), rows=found_rows)
+        return
+    assert text is not None
+    states, asked = states_of(loaded, text, device=device)
+    result = opened.search(states, k=k)
+    if as_json or found_rows is None:
+        print_lines(result, rows=found_rows, asked=asked)
+    else:
+        for query in range(len(asked)):
+            print_neighbours(result, query, asked=asked, rows=found_rows)
+
+
+def states_of(codec: BitCodec, text: str, *, device: str) -> tuple[Any, HarvestRows]:
+    """Return the hidden states of a sentence's tokens at the codec's model and layer."""
+    from bitcodec_cli.provenance import query_model
+    from bitcodec_transformers import hidden_of, load_model
+
+    name, layer = query_model(codec.provenance_)
+    model = load_model(name, device=device)
+    return hidden_of([text], model=model, layer=layer)
+
+
+def print_lines(
+    result: SearchResult, *, rows: HarvestRows | None, asked: HarvestRows | None = None
+) -> None:
+    """Print one JSON object a query on stdout."""
+    for query, (ids, scores) in enumerate(zip(result.ids, result.scores, strict=True)):
+        line: dict[str, Any] = {"query": query}
+        if asked is not None:
+            line["token"] = asked.context(query).token
+        line |= {"ids": ids.tolist(), "scores": scores.tolist(), "scored_by": result.scored_by}
+        if rows is not None:
+            line["contexts"] = ["".join(rows.context(int(row))) for row in ids if row >= 0]
+        click.echo(json.dumps(line, ensure_ascii=False))
+
+
+def print_neighbours(
+    result: SearchResult, query: int, *, asked: HarvestRows, rows: HarvestRows
+) -> None:
+    """Print a token in its sentence and the contexts nearest to it, aligned on the token."""
+    from rich.console import Console
+
+    console = Console(highlight=False, soft_wrap=True)
+    before, token, after = (_one_line(part) for part in asked.context(query, width=200))
+    console.print(f"\n{_escape(before)}[bold reverse]{_token(token)}[/]{_escape(after)}")
+    for row, score in zip(result.ids[query].tolist(), result.scores[query].tolist(), strict=True):
+        if row < 0:
+            continue
+        before, token, after = (_one_line(part) for part in rows.context(row, width=44))
+        source = f"[dim]{_escape(rows.document_id(row))}[/]"
+        console.print(
+            f"{score:>6}  {_escape(before):>44}[bold green]{_token(token)}[/]"
+            f"{_escape(after):<44}  {source}"
+        )
+
+
+def _rows_of(folder: Path | None) -> HarvestRows | None:
+    if folder is None:
+        return None
+    from bitcodec_transformers import read_rows
+
+    return read_rows(folder)
+
+
+def _token(text: str) -> str:
+    """Mark a token by brackets too, for output without colours."""
+    return _escape(f"[{text}]")
+
+
+def _one_line(text: str) -> str:
+    return text.replace("\n", " ")
+
+
+def _escape(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)

@@ -1,0 +1,97 @@
+"""Progress on stderr, results on stdout."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Protocol
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+PIPE_WIDTH = 120
+"""Columns where no terminal tells its own."""
+
+
+class Advance(Protocol):
+    """Moves a progress bar."""
+
+    def __call__(self, done: int, remark: str = "") -> None:
+        """Show that `done` units are done so far, with a short remark."""
+
+
+def error_console() -> Console:
+    """Return a console that writes to stderr."""
+    from rich.console import Console
+
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal:
+        console.width = PIPE_WIDTH
+    return console
+
+
+def note(message: str) -> None:
+    """Tell the person something that is not the result."""
+    click.echo(message, err=True)
+
+
+def print_json(content: Any) -> None:
+    """Print one JSON document, dataclasses as objects."""
+    if dataclasses.is_dataclass(content) and not isinstance(content, type):
+        content = dataclasses.asdict(content)
+    click.echo(json.dumps(content, indent=2, default=str))
+
+
+def print_table(table: Table) -> None:
+    """Print a table on stdout, wide enough for a pipe to see all of it."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    if not sys.stdout.isatty():
+        console.width = PIPE_WIDTH
+    console.print(table)
+
+
+@contextlib.contextmanager
+def progress_bar(description: str, *, total: int | None, unit: str) -> Iterator[Advance]:
+    """Show a bar with rate and remaining time on stderr.
+
+    Args:
+        description: what is being done.
+        total: how many units there are, None where unknown.
+        unit: their name, for the rate.
+
+    Yields:
+        The function that moves the bar.
+    """
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description:<24}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[remark]}"),
+    )
+    with Progress(*columns, console=error_console()) as progress:
+        task = progress.add_task(description, total=total, rate="", remark="")
+
+        def advance(done: int, remark: str = "") -> None:
+            elapsed = progress.tasks[task].elapsed or 0.0
+            rate = f"{done / elapsed:,.0f} {unit}/s" if elapsed > 0 else ""
+            progress.update(task, completed=done, rate=rate, remark=remark)
+
+        yield advance

@@ -1,0 +1,50 @@
+"""Deterministic order: by distance, then by id."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bitcodec_faiss.results import MISSING_ID, MISSING_SCORE
+
+Hits = tuple[np.ndarray, np.ndarray]
+"""Scores (n_queries, k) int32 and ids (n_queries, k) int64."""
+
+RangeHits = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Query numbers (n_hits,), scores (n_hits,) int32 and ids (n_hits,) int64."""
+
+
+def no_hits(n_queries: int, k: int) -> Hits:
+    """Return k missing hits for every query."""
+    scores = np.full((n_queries, k), MISSING_SCORE, dtype=np.int32)
+    return scores, np.full((n_queries, k), MISSING_ID, dtype=np.int64)
+
+
+def best(scores: np.ndarray, ids: np.ndarray, *, k: int) -> Hits:
+    """Keep the k smallest of (score, id), padded with missing hits.
+
+    Args:
+        scores: (n_queries, m) int32; `MISSING_SCORE` beside `MISSING_ID`.
+        ids: (n_queries, m) int64.
+        k: hits to keep; may exceed m.
+
+    Returns:
+        (n_queries, k) scores and ids.
+    """
+    order = np.lexsort((ids, scores), axis=-1)[:, :k]
+    kept_scores, kept_ids = no_hits(len(scores), k)
+    kept_scores[:, : order.shape[1]] = np.take_along_axis(scores, order, axis=1)
+    kept_ids[:, : order.shape[1]] = np.take_along_axis(ids, order, axis=1)
+    return kept_scores, kept_ids
+
+
+def merge(first: Hits, second: Hits, *, k: int) -> Hits:
+    """Keep the k best of two lists of hits of the same queries."""
+    scores = np.concatenate([first[0], second[0]], axis=1)
+    return best(scores, np.concatenate([first[1], second[1]], axis=1), k=k)
+
+
+def sort_range(hits: RangeHits) -> RangeHits:
+    """Order range hits by (query, score, id)."""
+    owners, scores, ids = hits
+    order = np.lexsort((ids, scores, owners))
+    return owners[order], scores[order], ids[order]

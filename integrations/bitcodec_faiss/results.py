@@ -1,0 +1,47 @@
+"""What a search returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+MISSING_ID = -1
+"""The id where fewer than k rows match."""
+
+MISSING_SCORE = int(np.iinfo(np.int32).max)
+"""The Hamming distance beside a `MISSING_ID`, larger than any real one (FAISS's choice too)."""
+
+ScoredBy = Literal["hamming"]
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """The k nearest rows of every query, in order of (score, id)."""
+
+    scores: np.ndarray
+    """(..., k) int32 Hamming distances; `MISSING_SCORE` where fewer than k rows match."""
+
+    ids: np.ndarray
+    """(..., k) int64; `MISSING_ID` where fewer than k rows match."""
+
+    scored_by: ScoredBy
+    """What `scores` are: `"hamming"` counts differing bits, smaller is nearer."""
+
+
+@dataclass(frozen=True)
+class RangeResult:
+    """All rows within a radius; query i owns the hits `limits[i]:limits[i + 1]`."""
+
+    limits: np.ndarray
+    """(n_queries + 1,) int64, from 0 to the number of hits."""
+
+    scores: np.ndarray
+    """(n_hits,) int32 Hamming distances, ascending within a query, ties by id."""
+
+    ids: np.ndarray
+    """(n_hits,) int64."""
+
+    scored_by: ScoredBy
+    """What `scores` are: `"hamming"` counts differing bits."""

@@ -1,0 +1,144 @@
+"""Exact search in a flat FAISS index, ties at the end of the list included."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from bitcodec_faiss.backend import flat_codes, load_faiss
+from bitcodec_faiss.ranking import Hits, RangeHits, best, merge, no_hits, sort_range
+
+_SLACK = 16
+"""Hits fetched beyond 2k, so that a second pass for ties is rare."""
+
+_MAX_HITS = 1 << 22
+"""Candidates held at once; queries are taken in blocks that keep to it."""
+
+_SCAN_ROWS = 1 << 16
+"""Rows copied at a time where only some are scanned."""
+
+Codes = Callable[[np.ndarray], np.ndarray]
+"""Copies the packed rows of some row numbers."""
+
+
+def reach_of(k: int, *, n_rows: int) -> int:
+    """Return how many hits to fetch so that the k-th rarely ties with the last."""
+    return min(n_rows, 2 * k + _SLACK)
+
+
+def query_blocks(queries: np.ndarray, *, n_hits: int) -> list[slice]:
+    """Cut queries into blocks whose hits fit into memory."""
+    size = max(1, _MAX_HITS // max(1, n_hits))
+    return [slice(start, start + size) for start in range(0, len(queries), size)]
+
+
+def flat_nearest(
+    flat: Any, ids: np.ndarray, queries: np.ndarray, *, k: int, allowed: np.ndarray | None
+) -> Hits:
+    """Find the k smallest of (distance, id) among the allowed rows, exactly.
+
+    Args:
+        flat: an `IndexBinaryFlat`.
+        ids: (n_rows,) int64, the id of every row.
+        queries: (n_queries, row_bytes) uint8.
+        k: hits a query.
+        allowed: (n_rows,) bool, or None for all. The allowed rows are copied in blocks, which
+            takes a third of the time of FAISS's own filter and no more than a plain scan.
+
+    Returns:
+        (n_queries, k) scores and ids.
+    """
+    if allowed is None:
+        return _nearest(flat, ids, queries, k=k)
+    rows = np.flatnonzero(allowed)
+    return scan_rows(lambda some: flat_codes(flat)[some], ids, queries, k=k, rows=rows)
+
+
+def flat_within(
+    flat: Any, ids: np.ndarray, queries: np.ndarray, *, radius: int, allowed: np.ndarray | None
+) -> RangeHits:
+    """Find all allowed rows at a distance of at most `radius`, exactly.
+
+    Args:
+        flat: an `IndexBinaryFlat`.
+        ids: (n_rows,) int64, the id of every row.
+        queries: (n_queries, row_bytes) uint8.
+        radius: inclusive.
+        allowed: (n_rows,) bool, or None for all.
+
+    Returns:
+        The hits in order of (query, distance, id).
+    """
+    owners, scores, rows = fetch_within(flat, queries, radius=radius)
+    kept = slice(None) if allowed is None else allowed[rows]
+    return sort_range((owners[kept], scores[kept], ids[rows[kept]]))
+
+
+def fetch_within(index: Any, queries: np.ndarray, *, radius: int) -> RangeHits:
+    """Run FAISS's range search inclusively; the hits carry FAISS's labels in its order."""
+    # FAISS's range is strict (< radius) and its distances are floats of whole numbers.
+    strict = min(radius, 8 * queries.shape[1]) + 1
+    limits, scores, labels = index.range_search(queries, strict)
+    owners = np.repeat(np.arange(len(queries)), np.diff(limits.astype(np.int64)))
+    return owners, scores.astype(np.int32), labels
+
+
+def scan_rows(
+    codes: Codes, ids: np.ndarray, queries: np.ndarray, *, k: int, rows: np.ndarray
+) -> Hits:
+    """Find the k smallest of (distance, id) among some rows, exactly, copying them in blocks.
+
+    Args:
+        codes: copies the packed rows of some row numbers.
+        ids: (n_rows,) int64, the id of every row.
+        queries: (n_queries, row_bytes) uint8.
+        k: hits a query.
+        rows: (m,) int64 row numbers to scan.
+
+    Returns:
+        (n_queries, k) scores and ids.
+    """
+    hits = no_hits(len(queries), k)
+    for some in _row_blocks(rows):
+        flat = load_faiss().IndexBinaryFlat(8 * queries.shape[1])
+        flat.add(codes(some))
+        hits = merge(hits, _nearest(flat, ids[some], queries, k=k), k=k)
+    return hits
+
+
+def _nearest(flat: Any, ids: np.ndarray, queries: np.ndarray, *, k: int) -> Hits:
+    # FAISS leaves open which of several rows at the k-th distance it returns. So more than k are
+    # fetched; where even the last of those ties with the k-th, all rows up to that distance are.
+    scores, found = no_hits(len(queries), k)
+    reach = reach_of(k, n_rows=len(ids))
+    for block in query_blocks(queries, n_hits=reach):
+        fetched, rows = flat.search(queries[block], reach)
+        scores[block], found[block] = best(fetched, ids[rows], k=k)
+        if reach < len(ids):
+            tied = np.flatnonzero(fetched[:, -1] == fetched[:, k - 1]) + block.start
+            _settle_ties(flat, ids, queries, tied, (scores, found))
+    return scores, found
+
+
+def _settle_ties(
+    flat: Any, ids: np.ndarray, queries: np.ndarray, tied: np.ndarray, hits: Hits
+) -> None:
+    scores, found = hits
+    k = scores.shape[1]
+    boundaries = scores[tied, -1]
+    for radius in np.unique(boundaries):
+        same = tied[boundaries == radius]
+        for block in query_blocks(same, n_hits=len(ids)):
+            owners, _, near = flat_within(
+                flat, ids, queries[same[block]], radius=int(radius), allowed=None
+            )
+            starts = np.searchsorted(owners, np.arange(len(same[block])))
+            # At least k hits lie within the k-th distance, and they come ordered.
+            found[same[block]] = near[starts[:, None] + np.arange(k)]
+
+
+def _row_blocks(rows: np.ndarray) -> Iterator[np.ndarray]:
+    for start in range(0, len(rows), _SCAN_ROWS):
+        yield rows[start : start + _SCAN_ROWS]

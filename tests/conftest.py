@@ -1,0 +1,55 @@
+"""Real input for the tests: hidden states of SmolLM2-135M reading Python's help texts.
+
+`make test` fetches and converts the model beforehand; the tests themselves stay offline.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+# Before anything imports a hub client: a test that needs the network must fail, not fetch.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import numpy as np
+import pytest
+
+from bitcodec import BitCodec
+from bitcodec.batches import HiddenBatches
+from bitcodec_transformers import LanguageModel, harvest, load_model, pydoc_topics
+
+LAYER = 15
+N_ROWS = 4096
+
+
+@pytest.fixture(scope="session")
+def language_model() -> LanguageModel:
+    return load_model("smollm2-135m")
+
+
+@pytest.fixture(scope="session")
+def harvest_folder(language_model: LanguageModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A harvest of 4,096 rows of layer 15, in text order, in two shards."""
+    folder = tmp_path_factory.mktemp("harvest") / "hidden"
+    harvest(
+        pydoc_topics(),
+        model=language_model,
+        layers=[LAYER],
+        output=folder,
+        max_rows=N_ROWS,
+        shard_rows=N_ROWS // 2,
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def hidden(harvest_folder: Path) -> np.ndarray:
+    """(4096, 576) float32 states of that harvest."""
+    batches = HiddenBatches(harvest_folder).batches(N_ROWS)
+    return np.concatenate([batch.numpy() for batch in batches])
+
+
+@pytest.fixture(scope="session")
+def codec(hidden: np.ndarray) -> BitCodec:
+    """A codec of 67 bits, so that the last byte has pad bits; not to be changed."""
+    return BitCodec(n_bits=67, n_steps=60, batch_size=256).fit(hidden[:3072])
