@@ -29,7 +29,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@echo "fetching and converting $(MODEL) (once)"
-	$(BIN)/python -c "import bitcodec_transformers as b; b.prepare_model('$(MODEL)')"
+	@$(BIN)/python -c "import bitcodec_transformers as b; b.prepare_model('$(MODEL)')"
 	@touch $@
 
 clean:

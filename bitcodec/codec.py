@@ -14,7 +14,7 @@ from bitcodec.batches import HiddenBatches, HiddenSource, check_finite, check_fl
 from bitcodec.bits import row_bytes, unpack
 from bitcodec.coder import PackedCoder
 from bitcodec.config import CodecConfig
-from bitcodec.errors import FormatError, NotFittedError, ShapeError
+from bitcodec.errors import ConfigError, FormatError, NotFittedError, ShapeError
 from bitcodec.files import PathLike
 from bitcodec.metrics import DistortionMeter, Evaluation
 from bitcodec.model import BinaryAutoencoder
@@ -340,9 +340,14 @@ class BitCodec(Parameters):
         return self._packed_coder
 
     def _device(self) -> torch.device:
-        if self.device != "auto":
-            return torch.device(self.device)
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if self.device == "auto":
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        try:
+            return torch.empty(0, device=self.device).device
+        except (RuntimeError, AssertionError) as error:  # unknown, or not on this machine
+            raise ConfigError(
+                f'device must be "auto" or a torch device of this machine, got {self.device!r}'
+            ) from error
 
     def _start_trainer(self, rows: torch.Tensor) -> Trainer:
         if self._packed_coder is not None:  # a fitted codec goes on, at the schedule's end

@@ -189,7 +189,7 @@ def test_search_with_text_shows_contexts_of_the_same_word(
     lines = {line["token"].strip(): line for line in map(json.loads, result.stdout.splitlines())}
     assert sum("value" in context for context in lines["value"]["contexts"]) >= 3
     plain = run("search", codec, index, *text)
-    assert "[ value]" in plain.stdout
+    assert "[value]" in plain.stdout
 
 
 def test_search_needs_queries_or_text(work: Path) -> None:

@@ -48,7 +48,7 @@ def test_the_demo_leaves_hidden_states_codecs_codes_and_index_that_fit_together(
 def test_the_demo_prints_neighbours_and_where_everything_is(demo: tuple[Path, Result]) -> None:
     output, result = demo
     for sentence, word in demo_module.SENTENCES:
-        assert f"{sentence}[ {word}]" in result.stdout
+        assert f"{sentence} [{word}]" in result.stdout
     assert f"{output}/search/index" in result.stdout
     assert "recall@10, Hamming" in result.stdout
 

@@ -14,7 +14,7 @@ PACKAGES = {"bitcodec", "bitcodec_cli", "bitcodec_faiss", "bitcodec_transformers
 TRY = """
 import importlib.util, pathlib, bitcodec, bitcodec_cli, bitcodec_faiss, bitcodec_transformers
 import numpy as np
-for name in ("cli", "integrations", "tests", "benchmarks"):
+for name in ("cli", "integrations"):
     assert importlib.util.find_spec(name) is None, name
 hidden = np.random.default_rng(0).normal(size=(600, 8)).astype(np.float32)
 codec = bitcodec.BitCodec(n_bits=12, n_steps=3, batch_size=64).fit(hidden)
@@ -62,6 +62,20 @@ def test_the_wheel_works_from_another_folder(wheel: Path, tmp_path: Path) -> Non
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(site / "bitcodec")
+
+
+def test_an_editable_install_adds_no_other_names(tmp_path: Path) -> None:
+    script = TRY.split("import numpy")[0] + TRY[TRY.index("for name") : TRY.index("hidden =")]
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", script],
+        cwd=tmp_path,
+        env={"PATH": "", "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    if "No module named 'bitcodec'" in done.stderr:
+        pytest.skip("bitcodec is not installed here: the tests run from the checkout")
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_installed_command_answers(wheel: Path, tmp_path: Path) -> None:

@@ -159,17 +159,14 @@ def print_neighbours(
     from rich.console import Console
 
     console = Console(highlight=False, soft_wrap=True)
-    before, token, after = (_one_line(part) for part in asked.context(query, width=200))
-    console.print(f"\n{_escape(before)}[bold reverse]{_token(token)}[/]{_escape(after)}")
+    width = min(48, max(16, (console.width - 40) // 2))
+    before, token, after = _marked(asked, query, width=200)
+    console.print(f"\n{before}[bold reverse]{token}[/]{after}")
     for row, score in zip(result.ids[query].tolist(), result.scores[query].tolist(), strict=True):
-        if row < 0:
-            continue
-        before, token, after = (_one_line(part) for part in rows.context(row, width=44))
-        source = f"[dim]{_escape(rows.document_id(row))}[/]"
-        console.print(
-            f"{score:>6}  {_escape(before):>44}[bold green]{_token(token)}[/]"
-            f"{_escape(after):<44}  {source}"
-        )
+        if row >= 0:
+            before, token, after = _marked(rows, row, width=width)
+            source = f"[dim]({_escape(rows.document_id(row))})[/]"
+            console.print(f"{score:>6}  {before:>{width}}[bold green]{token}[/]{after}  {source}")
 
 
 def _rows_of(folder: Path | None) -> HarvestRows | None:
@@ -180,13 +177,12 @@ def _rows_of(folder: Path | None) -> HarvestRows | None:
     return read_rows(folder)
 
 
-def _token(text: str) -> str:
-    """Mark a token by brackets too, for output without colours."""
-    return _escape(f"[{text}]")
-
-
-def _one_line(text: str) -> str:
-    return text.replace("\n", " ")
+def _marked(rows: HarvestRows, row: int, *, width: int) -> tuple[str, str, str]:
+    """Return a row's context on one line, its token in brackets, ready for rich to print."""
+    before, token, after = (part.replace("\n", " ") for part in rows.context(row, width=width))
+    space = token[: len(token) - len(token.lstrip())]
+    before = (before + space)[-width:]
+    return _escape(before), _escape(f"[{token.lstrip()}]"), _escape(after)
 
 
 def _escape(text: str) -> str:

@@ -1,0 +1,1 @@
+"""Measurements behind every number that the project states; see CLAIMS.md."""
