@@ -105,7 +105,7 @@ def rivals(n_dims: int) -> dict[str, Measure]:
     }
     residuals = {
         f"FAISS ResidualQuantizer {m}x8": lambda m=m: faiss.ResidualQuantizer(n_dims, m, 8)
-        for m in (18, 36)
+        for m in (18,)
     }
     quantisers = {
         name: lambda *data, make=make: measure_quantiser(make(), *data)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, TypeGuard, cast
 
@@ -18,7 +18,7 @@ from numpy.lib import format as npy_format
 from safetensors import SafetensorError, safe_open
 
 from bitcodec.errors import ConfigError, FileError, FormatError, ShapeError, ValueRangeError
-from bitcodec.files import PathLike, open_npy
+from bitcodec.files import PathLike, one_line, open_npy
 
 Paths = PathLike | Sequence[PathLike]
 HiddenSource = np.ndarray | torch.Tensor | Paths | Iterable[np.ndarray | torch.Tensor]
@@ -114,26 +114,23 @@ class HiddenBatches:
         Raises:
             As `batches`.
         """
-        waiting: list[torch.Tensor] = []
-        for block in self._blocks(generator):
-            rows = torch.cat([*waiting, block]) if waiting else block
-            rows = rows[torch.randperm(len(rows), generator=generator).to(rows.device)]
-            n_whole = len(rows) // batch_size * batch_size
-            yield from rows[:n_whole].split(batch_size)
-            waiting = [rows[n_whole:]] if n_whole < len(rows) else []
-
-    def _blocks(self, generator: torch.Generator) -> Iterator[torch.Tensor]:
-        """Yield checked rows in blocks that fill the shuffle buffer."""
-        chunks: list[torch.Tensor] = []
-        n_bytes = 0
+        buffer, n_filled = torch.empty(0), 0
         for chunk in self._chunks(generator):
-            chunks.append(chunk)
-            n_bytes += chunk.numel() * chunk.element_size()
-            if n_bytes >= SHUFFLE_BUFFER_BYTES:
-                yield torch.cat(chunks)
-                chunks, n_bytes = [], 0
-        if chunks:
-            yield torch.cat(chunks)
+            if len(buffer) == 0:
+                buffer = self._shuffle_buffer(chunk, batch_size)
+            if n_filled + len(chunk) > len(buffer):
+                n_filled = yield from _drain(buffer[:n_filled], batch_size, generator)
+            buffer[n_filled : n_filled + len(chunk)] = chunk
+            n_filled += len(chunk)
+        yield from _drain(buffer[:n_filled], batch_size, generator)
+
+    def _shuffle_buffer(self, chunk: torch.Tensor, batch_size: int) -> torch.Tensor:
+        """Return room for the rows that are mixed at a time, at least a batch and a chunk."""
+        n_rows = SHUFFLE_BUFFER_BYTES // (chunk.shape[1] * chunk.element_size())
+        n_rows = max(n_rows, batch_size + SHUFFLE_CHUNK_ROWS)
+        return chunk.new_empty(
+            n_rows if self.n_rows is None else min(n_rows, self.n_rows), chunk.shape[1]
+        )
 
     def _chunks(self, generator: torch.Generator) -> Iterator[torch.Tensor]:
         if self._stream is not None:
@@ -176,7 +173,23 @@ class HiddenBatches:
         if self.n_dims is None:
             self.n_dims = shape[1]
         if shape[1] != self.n_dims:
-            raise ShapeError(f"{name} must be (n, {self.n_dims}), got {shape}")
+            raise ShapeError(
+                f"{name} must be (n, {self.n_dims}), got {shape}: "
+                f"pass hidden states of {self.n_dims} dimensions"
+            )
+
+
+def _drain(
+    rows: torch.Tensor, batch_size: int, generator: torch.Generator
+) -> Generator[torch.Tensor, None, int]:
+    """Yield whole batches of rows in random order, move the rest to the front and count it."""
+    order = torch.randperm(len(rows), generator=generator).to(rows.device)
+    n_whole = len(rows) // batch_size * batch_size
+    for start in range(0, n_whole, batch_size):
+        yield rows[order[start : start + batch_size]]
+    rest = order[n_whole:]
+    rows[: len(rest)] = rows[rest]
+    return len(rest)
 
 
 def find_files(source: Paths) -> list[Path]:
@@ -275,16 +288,18 @@ class NpyStream:
                 else npy_format.read_array_header_2_0
             )
             shape, fortran_order, self.dtype = read(file)
-        except ValueError as error:
-            raise FormatError(f"the input is not a .npy stream: {error}") from error
+        except Exception as error:  # numpy's parser of headers raises of every kind
+            raise FormatError(f"the input is not a .npy stream: {one_line(error)}") from error
         if fortran_order or self.dtype.hasobject:
             raise FormatError("the .npy stream must be C-ordered numbers: save it so")
-        if len(shape) != 2:
-            raise ShapeError(f"hidden must be (n, d), got {shape}")
-        self.n_rows, self.n_dims = shape
+        self.n_rows, self.n_dims = _two_dimensional(shape, "hidden")
+        self._rows = self._batches()
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        return self._batches()
+        return self
+
+    def __next__(self) -> np.ndarray:
+        return next(self._rows)
 
     def _batches(self, batch_size: int = 4096) -> Iterator[np.ndarray]:
         row_size = self.n_dims * self.dtype.itemsize
@@ -325,7 +340,9 @@ class _SafetensorsPart:
         try:
             self._file: Any = safe_open(path, framework="pt")
         except (SafetensorError, OSError) as error:
-            raise FormatError(f"{path} is not a whole safetensors file: {error}") from error
+            raise FormatError(
+                f"{path} is not a whole safetensors file: {one_line(error)}"
+            ) from error
         key = _hidden_key(self._file, path)
         self._slice: Any = self._file.get_slice(key)
         self.shape = _two_dimensional(tuple(self._slice.get_shape()), f"{path}:{key}")
@@ -354,7 +371,7 @@ def _open_part(path: Path) -> _Part:
 def _two_dimensional(shape: tuple[int, ...], name: str) -> tuple[int, int]:
     if len(shape) != 2:
         raise ShapeError(f"{name} must be (n, d), got {shape}: one hidden state a row")
-    if shape[1] == 0:
+    if shape[1] <= 0 or shape[0] < 0:
         raise ShapeError(f"{name} must have at least one dimension, got {shape}")
     return int(shape[0]), int(shape[1])
 
@@ -395,7 +412,7 @@ def _is_paths(source: object) -> TypeGuard[Paths]:
 
 def _read_exactly(file: BinaryIO, size: int) -> bytes:
     pieces = []
-    while size > 0 and (piece := file.read(size)):
+    while size > 0 and (piece := file.read(min(size, 2**24))):
         pieces.append(piece)
         size -= len(piece)
     return b"".join(pieces)

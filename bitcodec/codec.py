@@ -81,6 +81,7 @@ class BitCodec(Parameters):
         """
         del y
         settings = CodecConfig.from_dict(self.get_params())
+        told = storage.checked_provenance(provenance)
         batches = HiddenBatches(hidden)
         trainer = start_training(batches, settings, device=self._device())
         history = []
@@ -91,7 +92,7 @@ class BitCodec(Parameters):
         statistics = trainer.finish(batches)
         self._trainer = None
         self.history_ = history
-        self._adopt(trainer.model, statistics, dict(provenance or {}))
+        self._adopt(trainer.model, statistics, told, training=dataclasses.asdict(history[-1]))
         return self
 
     def partial_fit(self, hidden: HiddenSource, y: object = None) -> Self:
@@ -113,13 +114,18 @@ class BitCodec(Parameters):
         """
         del y
         width = None if self._packed_coder is None else self.n_dims_
-        rows = torch.cat([torch.empty(0), *HiddenBatches(hidden, n_dims=width).batches(2**16)])
+        rows = list(HiddenBatches(hidden, n_dims=width).batches(2**16))
+        n_rows = sum(len(part) for part in rows)
+        if n_rows < 2:
+            raise ShapeError(f"hidden must have at least 2 rows to learn from, got {n_rows}")
+        minibatch = torch.cat(rows)
         if self._trainer is None:
-            self._trainer = self._start_trainer(rows)
-        self.history_.append(self._trainer.step(rows))
+            self._trainer = self._start_trainer(minibatch)
+        record = self._trainer.step(minibatch)
+        self.history_.append(record)
         model = self._trainer.model
-        statistics = BitStatistics.empty(model.n_bits).update(PackedCoder(model).encode(rows))
-        self._adopt(model, statistics, self.provenance_)
+        statistics = BitStatistics.empty(model.n_bits).update(PackedCoder(model).encode(minibatch))
+        self._adopt(model, statistics, self.provenance_, training=dataclasses.asdict(record))
         return self
 
     # encoding and decoding
@@ -283,16 +289,15 @@ class BitCodec(Parameters):
             FileError: the folder exists, or cannot be written.
         """
         self._coder()
-        last = dataclasses.asdict(self.history_[-1]) if self.history_ else {}
         header = storage.CodecHeader(
             n_dims=self.n_dims_,
             n_bits=self.n_bits_,
-            n_rows=self.statistics_.n_rows,
-            entropy_bits=self.statistics_.entropy_bits,
+            n_rows=self._counted.n_rows,
+            entropy_bits=self._counted.entropy_bits,
             fingerprint=self.fingerprint_,
             parameters=CodecConfig.from_dict(self.get_params()),
             provenance=self.provenance_,
-            training=last,
+            training=self._training,
         )
         storage.save_codec(folder, header, self._tensors(), overwrite=overwrite)
 
@@ -313,17 +318,25 @@ class BitCodec(Parameters):
         model = _model_of(header, tensors, folder).to(codec._device())
         codec.history_ = []
         statistics = BitStatistics(n_rows=header.n_rows, counts=tensors["counts"])
-        codec._adopt(model, statistics, header.provenance)
+        codec._adopt(model, statistics, header.provenance, training=header.training)
         return codec
 
     # inside
 
     def _adopt(
-        self, model: BinaryAutoencoder, statistics: BitStatistics, provenance: dict[str, Any]
+        self,
+        model: BinaryAutoencoder,
+        statistics: BitStatistics,
+        provenance: dict[str, Any],
+        *,
+        training: dict[str, Any],
     ) -> None:
         self._model = model
         self._packed_coder = PackedCoder(model)
-        self.statistics_ = statistics
+        self._counted = statistics
+        # A copy: whoever updates it must not change what is saved under the fingerprint.
+        self.statistics_ = dataclasses.replace(statistics, counts=statistics.counts.copy())
+        self._training = training
         self.provenance_ = provenance
         self.n_dims_ = model.n_dims
         self.n_bits_ = model.n_bits
@@ -332,7 +345,7 @@ class BitCodec(Parameters):
 
     def _tensors(self) -> dict[str, np.ndarray]:
         tensors = {name: value.cpu().numpy() for name, value in self._model.state_dict().items()}
-        return tensors | {"counts": self.statistics_.counts}
+        return tensors | {"counts": self._counted.counts}
 
     def _coder(self) -> PackedCoder:
         if self._packed_coder is None:
@@ -371,6 +384,11 @@ class BitCodec(Parameters):
 def _model_of(
     header: storage.CodecHeader, tensors: dict[str, np.ndarray], folder: PathLike
 ) -> BinaryAutoencoder:
+    shape = tensors["encoder_weight"].shape if "encoder_weight" in tensors else None
+    if shape != (header.n_bits, header.n_dims):  # before a wrong header makes us allocate
+        raise FormatError(
+            f"{folder}: encoder_weight must be {(header.n_bits, header.n_dims)}, got {shape}"
+        )
     model = BinaryAutoencoder(n_dims=header.n_dims, n_bits=header.n_bits)
     expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     expected["counts"] = (header.n_bits,)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from bitcodec.bits import pack, unpack
+from bitcodec.bits import check_packed, pack, unpack
 from bitcodec.model import BinaryAutoencoder
 
 CPU_CHUNK_ROWS = 512
@@ -65,8 +65,9 @@ class PackedCoder:
             ShapeError: the width is not that of h bits.
             ValueRangeError: the dtype is not uint8, or a pad bit is set.
         """
+        check_packed(packed, n_bits=self.n_bits)
         hidden = np.empty((len(packed), len(self._offset)), dtype=np.float32)
-        for start in range(0, max(1, len(packed)), self._chunk_rows):
+        for start in range(0, len(packed), self._chunk_rows):
             rows = slice(start, start + self._chunk_rows)
             bits = torch.from_numpy(unpack(packed[rows], n_bits=self.n_bits))
             bits = bits.to(self._offset.device).to(torch.float32)
@@ -92,4 +93,4 @@ def pack_on_device(bits: torch.Tensor) -> torch.Tensor:
     """
     padded = torch.nn.functional.pad(bits.to(torch.uint8), (0, -bits.shape[1] % 8))
     powers = 2 ** torch.arange(8, dtype=torch.uint8, device=bits.device)
-    return (padded.view(len(bits), -1, 8) * powers).sum(dim=-1, dtype=torch.uint8)
+    return (padded.view(len(bits), padded.shape[1] // 8, 8) * powers).sum(dim=-1, dtype=torch.uint8)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import numbers
 from dataclasses import dataclass
 from typing import Any, Literal, Self, get_args
 
@@ -47,6 +49,8 @@ class CodecConfig:
     """A torch device; "auto" is CUDA where there is one, else the CPU."""
 
     def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            object.__setattr__(self, field.name, _plain(field, getattr(self, field.name)))
         _require(self.expansion > 0, "expansion", "positive", self.expansion)
         _require(self.n_bits is None or self.n_bits >= 1, "n_bits", "at least 1", self.n_bits)
         _require(self.entropy_weight >= 0, "entropy_weight", "at least 0", self.entropy_weight)
@@ -69,6 +73,7 @@ class CodecConfig:
         _require(self.learning_rate > 0, "learning_rate", "positive", self.learning_rate)
         _require(self.batch_size >= 2, "batch_size", "at least 2", self.batch_size)
         _require(self.n_steps >= 1, "n_steps", "at least 1", self.n_steps)
+        _require(0 <= self.seed < 2**63, "seed", "at least 0 and below 2^63", self.seed)
         _require_choice(self.surrogate, "surrogate", get_args(Surrogate))
         _require_choice(self.constant, "constant", get_args(ConstantPolicy))
 
@@ -114,6 +119,20 @@ def preset(name: str) -> dict[str, Any]:
     if name not in PRESETS:
         raise ConfigError(f"unknown preset {name!r}: known are {', '.join(PRESETS)}")
     return PRESETS[name]
+
+
+def _plain(field: dataclasses.Field[Any], value: Any) -> Any:
+    """Return a number as Python's own, so that it can be compared and written as JSON."""
+    kind = str(field.type)
+    if (kind == "int | None" and value is None) or kind not in ("int", "int | None", "float"):
+        return value
+    if kind == "float":
+        if isinstance(value, numbers.Real) and math.isfinite(value):
+            return float(value)
+        raise ConfigError(f"{field.name} must be a finite number, got {value!r}")
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    raise ConfigError(f"{field.name} must be a whole number, got {value!r}")
 
 
 def _require(holds: bool, name: str, expected: str, got: object) -> None:

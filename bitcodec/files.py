@@ -28,6 +28,7 @@ _WRITE_ADVICE = {
     errno.EROFS: "the file system is read-only: choose another place",
     errno.ENOENT: "its parent folder does not exist: create it first",
     errno.ENOTDIR: "its parent is a file, not a folder",
+    errno.ENAMETOOLONG: "its name is too long: choose a shorter one",
 }
 
 
@@ -51,16 +52,17 @@ def atomic_path(target: PathLike, *, overwrite: bool = False) -> Iterator[Path]:
     final = Path(target)
     refuse_existing(final, overwrite=overwrite)
     temporary = final.with_name(f".{final.name}.{os.getpid()}.partial")
-    _remove(temporary)
     try:
-        yield temporary
-        _replace(temporary, final, overwrite=overwrite)
+        _remove(temporary)
+        try:
+            yield temporary
+            _replace(temporary, final, overwrite=overwrite)
+        finally:
+            _remove(temporary)
     except OSError as error:
         if isinstance(error, FileError) or error.errno not in _WRITE_ADVICE:
             raise
         raise FileError(f"cannot write {final}: {_WRITE_ADVICE[error.errno]}") from error
-    finally:
-        _remove(temporary)
 
 
 def refuse_existing(target: PathLike, *, overwrite: bool = False) -> None:
@@ -119,6 +121,8 @@ class NpyWriter:
     def __init__(
         self, path: PathLike, *, n_columns: int, dtype: np.dtype[Any], overwrite: bool = False
     ) -> None:
+        if Path(path).is_dir():
+            raise FileError(f"{path} is a folder: name a file")
         self.n_rows = 0
         self.n_columns = n_columns
         self.dtype = np.dtype(dtype)
@@ -191,23 +195,38 @@ def open_npy(path: PathLike) -> np.ndarray:
         FormatError: the file is truncated, not .npy, or holds Python objects.
     """
     try:
-        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+        array: np.ndarray = npy_format.open_memmap(path, mode="r")
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
         raise FileError(f"there is no file {path}") from error
-    except (ValueError, EOFError, OSError) as error:
-        raise FormatError(f"{path} is not a whole .npy file of numbers: {error}") from error
+    except Exception as error:  # numpy's parser of headers raises of every kind
+        raise FormatError(
+            f"{path} is not a whole .npy file of numbers: {one_line(error)}"
+        ) from error
     return array
+
+
+def one_line(error: Exception) -> str:
+    """Return another library's message without its line breaks."""
+    return " ".join(str(error).split())
 
 
 def _replace(temporary: Path, final: Path, *, overwrite: bool) -> None:
     refuse_existing(final, overwrite=overwrite)
+    if os.path.lexists(final) and final.is_dir() != temporary.is_dir():
+        kinds = ("folder", "file") if final.is_dir() else ("file", "folder")
+        raise FileError(f"{final} is a {kinds[0]} and no {kinds[1]} will replace it: rename one")
     if not final.is_dir() or final.is_symlink():
         temporary.replace(final)
         return
     # A folder cannot be replaced in one call: set the old one aside first.
     aside = final.with_name(f".{final.name}.{os.getpid()}.old")
+    _remove(aside)
     final.rename(aside)
-    temporary.rename(final)
+    try:
+        temporary.rename(final)
+    except OSError:
+        aside.rename(final)
+        raise
     _remove(aside)
 
 

@@ -64,13 +64,15 @@ def covariance(
         () float, at least 0.
     """
     n, h = bits.shape
-    centred = bits - bits.mean(dim=0)
+    activity = bits.mean(dim=0)
     if n_columns is None or n_columns >= h:
         columns, scale = torch.arange(h, device=bits.device), 1.0
     else:
         columns = torch.randperm(h, generator=generator)[:n_columns].to(bits.device)
         scale = h / n_columns
-    absolute = (centred.T @ centred[:, columns]).abs() / n
+    # cov = E[b_i b_j] - p_i p_j: the minibatch need not be copied to centre it.
+    products = bits.T @ bits[:, columns] / n
+    absolute = (products - torch.outer(activity, activity[columns])).abs()
     diagonal = absolute[columns, torch.arange(len(columns), device=bits.device)]
     return scale * (absolute.sum() - diagonal.sum())
 

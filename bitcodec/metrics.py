@@ -8,6 +8,9 @@ import numpy as np
 
 from bitcodec.errors import ShapeError, ValueRangeError
 
+ROUNDING = 1e-12
+"""Share of a sum of squares below which a difference of sums is rounding, not variance."""
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -115,7 +118,7 @@ class DistortionMeter:
 
     def _deviations(self) -> np.ndarray:
         deviations: np.ndarray = self._squares - np.square(self._sums) / max(1, self.n_rows)
-        return deviations.clip(min=0.0)
+        return np.where(deviations > ROUNDING * self._squares, deviations, 0.0)
 
 
 def recall(found: np.ndarray, true: np.ndarray) -> float:
@@ -136,7 +139,7 @@ def recall(found: np.ndarray, true: np.ndarray) -> float:
     """
     if found.shape != true.shape or found.ndim != 2 or found.size == 0:
         raise ShapeError(f"found and true must be (n, k) alike, got {found.shape}, {true.shape}")
-    hits = (found[:, :, None] == true[:, None, :]).any(axis=2)
+    hits = (true[:, :, None] == found[:, None, :]).any(axis=2)
     return float(hits.mean())
 
 

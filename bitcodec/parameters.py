@@ -8,6 +8,7 @@ from typing import Any, Self
 from bitcodec import config
 from bitcodec.config import CodecConfig, ConstantPolicy, Surrogate
 from bitcodec.errors import ConfigError
+from bitcodec.extras import import_extra
 
 _DEFAULT = CodecConfig()
 
@@ -97,6 +98,15 @@ class Parameters:
                 raise ConfigError(f"unknown parameter {name!r}: known are {known}")
             setattr(self, name, value)
         return self
+
+    def __sklearn_tags__(self) -> Any:
+        """Tell scikit-learn, which alone calls this, that a codec is a transformer."""
+        utils = import_extra("sklearn.utils", extra="dev")
+        return utils.Tags(
+            estimator_type="transformer",
+            target_tags=utils.TargetTags(required=False),
+            transformer_tags=utils.TransformerTags(),
+        )
 
     def __repr__(self) -> str:
         """Show the parameters that differ from the defaults."""

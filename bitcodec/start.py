@@ -115,7 +115,8 @@ def _draw_directions(
     if n_bits <= n:
         return standardised[order[:n_bits]]
     weights = torch.randn(n_bits - n, 2, generator=generator).to(standardised.device)
-    pairs = torch.randint(n, (n_bits - n, 2), generator=generator).to(standardised.device)
+    first, gap = torch.randint(n - 1, (2, n_bits - n), generator=generator)
+    pairs = torch.stack([first, (first + gap + 1) % n], dim=1).to(standardised.device)
     mixed = (weights[:, :, None] * standardised[pairs]).sum(dim=1)
     return torch.cat([standardised[order], mixed])
 

@@ -7,7 +7,7 @@ from typing import Self
 
 import numpy as np
 
-from bitcodec.bits import unpack
+from bitcodec.bits import check_packed, unpack
 from bitcodec.errors import NotFittedError, ShapeError, ValueRangeError
 
 
@@ -107,6 +107,7 @@ class BitStatistics:
             ShapeError: the width is not that of h bits.
             ValueRangeError: the dtype is not uint8, or a pad bit is set.
         """
+        check_packed(packed, n_bits=self.n_bits)
         for start in range(0, len(packed), 4096):  # one byte a bit, but never for all rows at once
             bits = unpack(packed[start : start + 4096], n_bits=self.n_bits)
             self.counts = self.counts + bits.sum(axis=0, dtype=np.int64)

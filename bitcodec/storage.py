@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import json
 import platform
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -13,7 +14,8 @@ from typing import Any, Self, TypeVar, get_origin, get_type_hints
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
+from safetensors.numpy import save as serialise
 
 from bitcodec.bits import row_bytes
 from bitcodec.config import CodecConfig
@@ -22,6 +24,7 @@ from bitcodec.files import (
     NpyWriter,
     PathLike,
     atomic_path,
+    one_line,
     open_npy,
     read_json,
     refuse_existing,
@@ -98,11 +101,13 @@ def save_codec(
         FileError: `folder` exists and `overwrite` is false or is no codec, or cannot be written.
     """
     target = Path(folder)
-    if overwrite and target.exists() and not (target / HEADER_NAME).is_file():
-        raise FileError(f"{target} is not a codec folder and will not be replaced")
+    if overwrite and target.exists() and not _is_codec_folder(target):
+        raise FileError(
+            f"{target} is not a folder of only a codec and will not be replaced: choose another"
+        )
     with atomic_path(target, overwrite=overwrite) as temporary:
         temporary.mkdir()
-        save_file(tensors, temporary / TENSORS_NAME)
+        (temporary / TENSORS_NAME).write_bytes(serialise(tensors))
         content = dataclasses.asdict(header) | {"libraries": library_versions()}
         write_json(
             temporary / HEADER_NAME,
@@ -122,7 +127,7 @@ def read_codec_header(folder: PathLike) -> CodecHeader:
         raise FileError(f"{folder} is not a codec folder: it has no {HEADER_NAME}")
     content = _read_header(path, kind=_CODEC_KIND)
     try:
-        parameters = CodecConfig.from_dict(content.pop("parameters", {}))
+        parameters = CodecConfig.from_dict(content.pop("parameters", None))
     except (ConfigError, TypeError) as error:
         raise FormatError(f"{path} has bad parameters: {error}") from error
     return _build(CodecHeader, {**content, "parameters": parameters}, path)
@@ -144,8 +149,10 @@ def load_codec(folder: PathLike) -> tuple[CodecHeader, dict[str, np.ndarray]]:
         raise FileError(f"{folder} is not a whole codec folder: it has no {TENSORS_NAME}")
     try:
         tensors = load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise FormatError(f"{path} is not a whole safetensors file: {error}") from error
+    except (SafetensorError, OSError, ValueError, TypeError) as error:
+        raise FormatError(
+            f"{path} is not a whole safetensors file of a codec: {one_line(error)}"
+        ) from error
     if fingerprint(tensors) != header.fingerprint:
         raise FormatError(f"{path} is damaged: its fingerprint is not that of {HEADER_NAME}")
     return header, tensors
@@ -173,14 +180,17 @@ class PackedWriter:
         if Path(path).suffix != ".npy":
             raise ConfigError(f"packed codes are written as .npy, got {path}: name it so")
         refuse_existing(packed_header_path(path), overwrite=overwrite)
-        self._path, self._overwrite = path, overwrite
+        self._header = atomic_path(packed_header_path(path), overwrite=overwrite)
         self._n_bits, self._fingerprint = n_bits, fingerprint
         self._writer = NpyWriter(
             path, n_columns=row_bytes(n_bits), dtype=np.dtype(np.uint8), overwrite=overwrite
         )
 
     def __enter__(self) -> Self:
-        self._writer.__enter__()
+        with contextlib.ExitStack() as stack:
+            self._header_path = stack.enter_context(self._header)
+            stack.enter_context(self._writer)
+            self._stack = stack.pop_all()
         return self
 
     @property
@@ -197,8 +207,10 @@ class PackedWriter:
         self._writer.append(packed)
 
     def __exit__(self, *raised: Any) -> None:
-        self._writer.__exit__(*raised)
-        if raised[0] is None:
+        if raised[0] is not None:
+            self._stack.__exit__(*raised)
+            return
+        with self._stack:  # the header is on the disk before either file gets its name
             header = PackedHeader(
                 n_rows=self.n_rows,
                 n_bits=self._n_bits,
@@ -206,11 +218,7 @@ class PackedWriter:
                 fingerprint=self._fingerprint,
             )
             content = {"format": _PACKED_KIND, "format_version": FORMAT_VERSION}
-            write_json(
-                packed_header_path(self._path),
-                content | dataclasses.asdict(header),
-                overwrite=self._overwrite,
-            )
+            write_json(self._header_path, content | dataclasses.asdict(header))
 
 
 def packed_header_path(path: PathLike) -> Path:
@@ -241,10 +249,15 @@ def open_packed(
     header = _build(PackedHeader, content, header_path)
     if header.bit_order != "little":
         raise FormatError(f"{header_path} says bit order {header.bit_order!r}, expected 'little'")
-    if packed.dtype != np.uint8 or packed.shape != (header.n_rows, row_bytes(header.n_bits)):
+    said = (header.n_rows, header.row_bytes)
+    if (
+        packed.dtype != np.uint8
+        or packed.shape != said
+        or header.row_bytes != row_bytes(header.n_bits)
+    ):
         raise FormatError(
-            f"{path} holds {packed.shape} {packed.dtype}, but {header_path.name} says "
-            f"{header.n_rows} rows of {header.n_bits} bits: the two belong to different codes"
+            f"{path} holds {packed.shape} {packed.dtype}, but {header_path.name} says {said} of "
+            f"{header.n_bits} bits: the two belong to different codes"
         )
     if fingerprint is not None and fingerprint != header.fingerprint:
         raise MismatchError(
@@ -252,6 +265,28 @@ def open_packed(
             "use the codec that encoded it"
         )
     return header, packed
+
+
+def checked_provenance(provenance: dict[str, Any] | None) -> dict[str, Any]:
+    """Return provenance as it will read back from JSON.
+
+    Raises:
+        ConfigError: it holds what JSON cannot.
+    """
+    try:
+        told: dict[str, Any] = json.loads(json.dumps(provenance or {}))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"provenance must be JSON-ready: {error}") from error
+    return told
+
+
+def _is_codec_folder(folder: Path) -> bool:
+    try:
+        kind = read_json(folder / HEADER_NAME).get("format")
+    except (FileError, FormatError):
+        return False
+    names = {path.name for path in folder.iterdir()}
+    return kind == _CODEC_KIND and names <= {HEADER_NAME, TENSORS_NAME}
 
 
 def library_versions() -> dict[str, str]:

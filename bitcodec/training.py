@@ -101,11 +101,22 @@ class Trainer:
         Raises:
             ValueRangeError: a value is not finite, or training diverged.
         """
-        generator = torch.Generator().manual_seed(self.config.seed)
-        epochs = (batches.shuffled(self.config.batch_size, generator) for _ in itertools.count())
         n_left = self.config.n_steps - self.n_steps_done
-        for batch in itertools.islice(itertools.chain.from_iterable(epochs), n_left):
+        for batch in itertools.islice(self._epochs(batches), n_left):
             yield self.step(batch)
+
+    def _epochs(self, batches: HiddenBatches) -> Iterator[torch.Tensor]:
+        generator = torch.Generator().manual_seed(self.config.seed)
+        while True:
+            n_batches = 0
+            for batch in batches.shuffled(self.config.batch_size, generator):
+                n_batches += 1
+                yield batch
+            if n_batches == 0:
+                raise ConfigError(
+                    "the source gave no rows when it was read again: pass a list, a file, or an "
+                    "object whose __iter__ starts anew"
+                )
 
     @torch.no_grad()
     def finish(self, batches: HiddenBatches) -> BitStatistics:
@@ -122,6 +133,10 @@ class Trainer:
         generator = torch.Generator().manual_seed(self.config.seed)
         rows = take_rows(batches.shuffled(self.config.batch_size, generator), REFIT_ROWS)
         sums = fit_decoder(model, self._encoded(rows), penalty=REFIT_PENALTY)
+        if not all(torch.isfinite(weight).all() for weight in model.parameters()):
+            raise ValueRangeError(
+                f"training diverged: lower learning_rate (now {self.config.learning_rate})"
+            )
         flipped = sums.bit_sums > sums.n_rows / 2
         model.flip(flipped)
         counts = torch.where(flipped, sums.n_rows - sums.bit_sums, sums.bit_sums)
@@ -173,7 +188,7 @@ class Trainer:
         values = {name: float(term.detach()) for name, term in terms.items()}
         if not torch.isfinite(loss):
             raise ValueRangeError(
-                f"the loss is {float(loss)} at step {self.n_steps_done}: lower learning_rate "
+                f"the loss is {loss.item()} at step {self.n_steps_done}: lower learning_rate "
                 f"(now {self.config.learning_rate})"
             )
         return TrainingRecord(
