@@ -90,7 +90,7 @@ class BitCodec(Parameters):
             if on_record is not None:
                 on_record(record)
         statistics = trainer.finish(batches)
-        self._trainer = None
+        self._trainer, self._settings = None, settings
         self.history_ = history
         self._adopt(trainer.model, statistics, told, training=dataclasses.asdict(history[-1]))
         return self
@@ -295,7 +295,7 @@ class BitCodec(Parameters):
             n_rows=self._counted.n_rows,
             entropy_bits=self._counted.entropy_bits,
             fingerprint=self.fingerprint_,
-            parameters=CodecConfig.from_dict(self.get_params()),
+            parameters=self._settings,
             provenance=self.provenance_,
             training=self._training,
         )
@@ -316,7 +316,7 @@ class BitCodec(Parameters):
         header, tensors = storage.load_codec(folder)
         codec = cls(**{**header.parameters.to_dict(), "device": device})
         model = _model_of(header, tensors, folder).to(codec._device())
-        codec.history_ = []
+        codec.history_, codec._settings = [], header.parameters
         statistics = BitStatistics(n_rows=header.n_rows, counts=tensors["counts"])
         codec._adopt(model, statistics, header.provenance, training=header.training)
         return codec
@@ -364,13 +364,13 @@ class BitCodec(Parameters):
 
     def _start_trainer(self, rows: torch.Tensor) -> Trainer:
         if self._packed_coder is not None:  # a fitted codec goes on, at the schedule's end
-            settings = CodecConfig.from_dict(self.get_params())
-            return Trainer(self._model, settings, n_steps_done=settings.n_steps)
+            self._settings = CodecConfig.from_dict(self.get_params())
+            return Trainer(self._model, self._settings, n_steps_done=self._settings.n_steps)
         settings = CodecConfig.from_dict({**self.get_params(), "batch_size": max(2, len(rows))})
         generator = torch.Generator().manual_seed(settings.seed)
         sample = draw_sample(HiddenBatches(rows), settings, generator)
         model = start_model(sample, settings, generator=generator, device=self._device())
-        self.history_, self.provenance_ = [], {}
+        self.history_, self.provenance_, self._settings = [], {}, settings
         return Trainer(model, settings)
 
     def _check_width(self, shape: tuple[int, ...]) -> None:

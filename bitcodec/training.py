@@ -22,6 +22,8 @@ REFIT_ROWS = 2**17
 """Rows on which the decoder is refitted after training."""
 REFIT_PENALTY = 1000.0
 """Ridge of that refit, in rows."""
+DIVERGED = 2.0
+"""An FVU at the end of training that nothing but divergence explains."""
 WARM_UP, RAMP, DECAY = 0.05, (0.1, 0.5), 0.7
 """Shares of the steps: rate warm-up ends; penalties ramp from, to; rate decay begins."""
 
@@ -103,7 +105,13 @@ class Trainer:
         """
         n_left = self.config.n_steps - self.n_steps_done
         for batch in itertools.islice(self._epochs(batches), n_left):
-            yield self.step(batch)
+            record = self.step(batch)
+            yield record
+        if n_left > 0 and record.fvu > DIVERGED:
+            raise ValueRangeError(
+                f"training diverged: it ended with an FVU of {record.fvu:.3g} where predicting the "
+                f"mean has 1: lower learning_rate (now {self.config.learning_rate})"
+            )
 
     def _epochs(self, batches: HiddenBatches) -> Iterator[torch.Tensor]:
         generator = torch.Generator().manual_seed(self.config.seed)

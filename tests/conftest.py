@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +14,6 @@ from hypothesis import settings
 from bitcodec import BitCodec
 from bitcodec.batches import HiddenBatches
 from bitcodec_transformers import LanguageModel, harvest, load_model, pydoc_topics
-
-# Hub clients read this when they are imported, which bitcodec does on first use: a test that needs
-# the network must fail, not fetch.
-os.environ["HF_HUB_OFFLINE"] = "1"
-# Commands that tests start see the checkout too, installed or not.
-ROOT = Path(__file__).parent.parent
-os.environ["PYTHONPATH"] = os.pathsep.join(map(str, (ROOT, ROOT / "cli", ROOT / "integrations")))
 
 # The same examples on every run, however slow the machine.
 settings.register_profile("bitcodec", deadline=None, derandomize=True)
