@@ -5,20 +5,33 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from bitcodec.files import write_json
+from bitcodec.storage import library_versions
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("bitcodec", "torch", "numpy", "faiss-cpu", "transformers", "numba", "constriction")
+PACKAGES = (
+    "bitcodec",
+    "torch",
+    "numpy",
+    "faiss-cpu",
+    "transformers",
+    "numba",
+    "constriction",
+    "zarr",
+)
 
 
 def save_results(name: str, results: dict[str, Any]) -> Path:
     """Write benchmarks/results/NAME.json and return its path."""
     path = RESULTS / f"{name}.json"
-    content = {"machine": describe_machine(), "versions": versions(), "commit": commit()}
+    content = {
+        "machine": describe_machine(),
+        "versions": library_versions(PACKAGES),
+        "commit": commit(),
+    }
     write_json(path, content | {"results": results}, overwrite=True)
     return path
 
@@ -31,17 +44,6 @@ def describe_machine() -> dict[str, Any]:
         lines = cpuinfo.read_text(encoding="utf-8").splitlines()
         model = next((line.split(":")[1].strip() for line in lines if "model name" in line), model)
     return {"processor": model, "cores": os.cpu_count(), "system": platform.system()}
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of the packages that matter, where installed."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def commit() -> str:

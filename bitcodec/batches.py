@@ -97,7 +97,9 @@ class HiddenBatches:
             first_row += len(batch)
             yield batch
 
-    def shuffled(self, batch_size: int, generator: torch.Generator) -> Iterator[torch.Tensor]:
+    def shuffled(
+        self, batch_size: int, generator: torch.Generator, *, keep_rest: bool = False
+    ) -> Iterator[torch.Tensor]:
         """Read one epoch in random order, in batches of exactly `batch_size` rows.
 
         Files are read in chunks of neighbouring rows in random order, and rows are mixed in a
@@ -107,6 +109,7 @@ class HiddenBatches:
         Args:
             batch_size: rows of every batch.
             generator: the source of randomness; it advances.
+            keep_rest: end with a smaller batch of the remaining rows, so that none is left out.
 
         Yields:
             (batch_size, d) float32 tensors, a tensor source's on its own device.
@@ -122,7 +125,9 @@ class HiddenBatches:
                 n_filled = yield from _drain(buffer[:n_filled], batch_size, generator)
             buffer[n_filled : n_filled + len(chunk)] = chunk
             n_filled += len(chunk)
-        yield from _drain(buffer[:n_filled], batch_size, generator)
+        n_filled = yield from _drain(buffer[:n_filled], batch_size, generator)
+        if keep_rest and n_filled:
+            yield buffer[:n_filled]
 
     def _shuffle_buffer(self, chunk: torch.Tensor, batch_size: int) -> torch.Tensor:
         """Return room for the rows that are mixed at a time, at least a batch and a chunk."""
@@ -334,6 +339,17 @@ class _ArrayPart:
         return self._array[start:stop]
 
 
+class _NpyPart:
+    def __init__(self, path: Path) -> None:
+        self.name, self._path = str(path), path
+        part = _array_part(open_npy(path), name=self.name)
+        self.shape = part.shape
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        # Mapped anew each time: a map keeps its file open, and there may be thousands of files.
+        return open_npy(self._path)[start:stop]
+
+
 class _SafetensorsPart:
     def __init__(self, path: Path) -> None:
         self.name = str(path)
@@ -362,7 +378,7 @@ def _array_part(array: np.ndarray | torch.Tensor, *, name: str) -> _ArrayPart:
 
 def _open_part(path: Path) -> _Part:
     if path.suffix == ".npy":
-        return _array_part(open_npy(path), name=str(path))
+        return _NpyPart(path)
     if path.suffix == ".safetensors":
         return _SafetensorsPart(path)
     raise FormatError(f"{path} must end in {' or '.join(SUFFIXES)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any, Self
@@ -13,12 +14,14 @@ from bitcodec import storage
 from bitcodec.batches import HiddenBatches, HiddenSource, check_finite, check_floating, to_float32
 from bitcodec.bits import row_bytes, unpack
 from bitcodec.coder import PackedCoder
-from bitcodec.config import CodecConfig
+from bitcodec.config import CodecConfig, Refine
+from bitcodec.devices import resolve_device
 from bitcodec.errors import ConfigError, FormatError, NotFittedError, ShapeError
 from bitcodec.files import PathLike
 from bitcodec.metrics import DistortionMeter, Evaluation
 from bitcodec.model import BinaryAutoencoder
 from bitcodec.parameters import Parameters
+from bitcodec.refine import Refiner, rate_prices
 from bitcodec.start import draw_sample, start_model
 from bitcodec.statistics import BitStatistics, burstiness
 from bitcodec.training import Trainer, TrainingRecord, start_training
@@ -50,6 +53,7 @@ class BitCodec(Parameters):
 
     _packed_coder: PackedCoder | None = None
     _trainer: Trainer | None = None
+    _cached_refiner: Refiner | None = None
 
     # learning
 
@@ -83,7 +87,7 @@ class BitCodec(Parameters):
         settings = CodecConfig.from_dict(self.get_params())
         told = storage.checked_provenance(provenance)
         batches = HiddenBatches(hidden)
-        trainer = start_training(batches, settings, device=self._device())
+        trainer = start_training(batches, settings, device=resolve_device(self.device))
         history = []
         for record in trainer.run(batches):
             history.append(record)
@@ -121,7 +125,11 @@ class BitCodec(Parameters):
         minibatch = torch.cat(rows)
         if self._trainer is None:
             self._trainer = self._start_trainer(minibatch)
-        record = self._trainer.step(minibatch)
+        try:
+            record = self._trainer.step(minibatch)
+        except BaseException:
+            self._trainer = None  # its model may be half changed; the codec's own is not
+            raise
         self.history_.append(record)
         model = self._trainer.model
         statistics = BitStatistics.empty(model.n_bits).update(PackedCoder(model).encode(minibatch))
@@ -130,12 +138,14 @@ class BitCodec(Parameters):
 
     # encoding and decoding
 
-    def encode(self, hidden: HiddenSource) -> np.ndarray:
+    def encode(self, hidden: HiddenSource, *, refine: Refine | int | None = None) -> np.ndarray:
         """Encode hidden states into packed rows.
 
         Args:
             hidden: (..., d) array or tensor of floats; or a source as `fit` takes it, all of whose
                 codes are then returned together.
+            refine: how long to search for better codes after the linear pass: "none", "fast",
+                "best" or a number of repair passes; None means the parameter `refine`.
 
         Returns:
             (..., row_bytes_) uint8, leading axes as in `hidden`, bits least significant first.
@@ -145,11 +155,10 @@ class BitCodec(Parameters):
             ShapeError: the width is not d.
             ValueRangeError: a value is not a finite float.
         """
-        coder = self._coder()
+        encode = self._encoder(refine)
         if not isinstance(hidden, (np.ndarray, torch.Tensor)):
-            return np.concatenate(
-                [np.empty((0, self.row_bytes_), np.uint8), *self.encode_batches(hidden)]
-            )
+            batches = self.encode_batches(hidden, refine=refine)
+            return np.concatenate([np.empty((0, self.row_bytes_), np.uint8), *batches])
         self._check_width(tuple(hidden.shape))
         check_floating(hidden)
         rows = hidden.reshape(-1, self.n_dims_)
@@ -157,16 +166,21 @@ class BitCodec(Parameters):
         for start in range(0, len(rows), STREAM_ROWS):
             batch = to_float32(rows[start : start + STREAM_ROWS])
             check_finite(batch, first_row=start)
-            packed[start : start + STREAM_ROWS] = coder.encode(batch)
+            packed[start : start + STREAM_ROWS] = encode(batch)
         return packed.reshape(*hidden.shape[:-1], self.row_bytes_)
 
     def encode_batches(
-        self, hidden: HiddenSource, *, batch_size: int = STREAM_ROWS
+        self,
+        hidden: HiddenSource,
+        *,
+        refine: Refine | int | None = None,
+        batch_size: int = STREAM_ROWS,
     ) -> Iterator[np.ndarray]:
         """Encode a source as a stream.
 
         Args:
             hidden: a source as `fit` takes it; here it may also be a generator.
+            refine: as in `encode`.
             batch_size: the most rows of a batch.
 
         Yields:
@@ -175,12 +189,18 @@ class BitCodec(Parameters):
         Raises:
             As `encode`.
         """
-        coder = self._coder()
+        encode = self._encoder(refine)
         for batch in HiddenBatches(hidden, n_dims=self.n_dims_).batches(batch_size):
-            yield coder.encode(batch)
+            yield encode(batch)
 
-    def encode_bits(self, hidden: HiddenSource) -> np.ndarray:
+    def encode_bits(
+        self, hidden: HiddenSource, *, refine: Refine | int | None = None
+    ) -> np.ndarray:
         """Encode hidden states into one byte a bit.
+
+        Args:
+            hidden: as in `encode`.
+            refine: as in `encode`.
 
         Returns:
             (..., n_bits_) uint8, values 0 or 1.
@@ -188,7 +208,7 @@ class BitCodec(Parameters):
         Raises:
             As `encode`.
         """
-        packed = self.encode(hidden)
+        packed = self.encode(hidden, refine=refine)
         bits = unpack(packed.reshape(-1, self.row_bytes_), n_bits=self.n_bits_)
         return bits.reshape(*packed.shape[:-1], self.n_bits_)
 
@@ -228,10 +248,10 @@ class BitCodec(Parameters):
         """Return how surprising each bit of packed rows is, log2 |b - p|.
 
         Args:
-            packed: (n, row_bytes_) uint8.
+            packed: (..., row_bytes_) uint8.
 
         Returns:
-            (n, n_bits_) float64, at most 0; see `bitcodec.statistics.burstiness`.
+            (..., n_bits_) float64, at most 0; see `bitcodec.statistics.burstiness`.
 
         Raises:
             NotFittedError: the codec was not fitted.
@@ -239,28 +259,32 @@ class BitCodec(Parameters):
             ValueRangeError: the dtype is not uint8, or a pad bit is set.
         """
         self._coder()
-        return burstiness(unpack(packed, n_bits=self.n_bits_), self.statistics_.activity)
+        rows = np.asarray(packed)
+        bits = unpack(rows.reshape(-1, rows.shape[-1]), n_bits=self.n_bits_)
+        return burstiness(bits, self.statistics_.activity).reshape(*rows.shape[:-1], -1)
 
-    def evaluate(self, hidden: HiddenSource) -> Evaluation:
+    def evaluate(self, hidden: HiddenSource, *, refine: Refine | int | None = None) -> Evaluation:
         """Measure rate and distortion on hidden states, best on rows the fit did not see.
 
         Args:
             hidden: a source as `fit` takes it; read once, as a stream.
+            refine: as in `encode`.
 
         Raises:
             NotFittedError: the codec was not fitted.
             ShapeError: the width is not d, or there are no rows.
             ValueRangeError: a value is not a finite float, or the rows do not differ.
         """
-        coder = self._coder()
+        coder, encode = self._coder(), self._encoder(refine)
         meter = DistortionMeter(self._model.mean.cpu().numpy())
         statistics = BitStatistics.empty(self.n_bits_)
         for batch in HiddenBatches(hidden, n_dims=self.n_dims_).batches(STREAM_ROWS):
-            packed = coder.encode(batch)
+            packed = encode(batch)
             statistics.update(packed)
             meter.update(batch.cpu().numpy(), coder.decode(packed))
         if meter.n_rows == 0:
             raise ShapeError("hidden has no rows: pass at least two hidden states to evaluate")
+        code_bits = statistics.code_bits(self._counted)
         return Evaluation(
             n_rows=meter.n_rows,
             n_dims=self.n_dims_,
@@ -271,7 +295,8 @@ class BitCodec(Parameters):
             l2_ratio=meter.l2_ratio,
             entropy_bits=statistics.entropy_bits,
             bytes_per_vector=float(self.row_bytes_),
-            entropy_bytes_per_vector=statistics.entropy_bits / 8,
+            code_bits=code_bits,
+            coded_bytes_per_vector=code_bits / 8,
             float16_bytes_per_vector=2.0 * self.n_dims_,
         )
 
@@ -315,7 +340,7 @@ class BitCodec(Parameters):
         """
         header, tensors = storage.load_codec(folder)
         codec = cls(**{**header.parameters.to_dict(), "device": device})
-        model = _model_of(header, tensors, folder).to(codec._device())
+        model = _model_of(header, tensors, folder).to(resolve_device(device))
         codec.history_, codec._settings = [], header.parameters
         statistics = BitStatistics(n_rows=header.n_rows, counts=tensors["counts"])
         codec._adopt(model, statistics, header.provenance, training=header.training)
@@ -331,8 +356,8 @@ class BitCodec(Parameters):
         *,
         training: dict[str, Any],
     ) -> None:
-        self._model = model
-        self._packed_coder = PackedCoder(model)
+        self._model = copy.deepcopy(model)  # training goes on without changing the codec
+        self._packed_coder, self._cached_refiner = PackedCoder(model), None
         self._counted = statistics
         # A copy: whoever updates it must not change what is saved under the fingerprint.
         self.statistics_ = dataclasses.replace(statistics, counts=statistics.counts.copy())
@@ -352,24 +377,44 @@ class BitCodec(Parameters):
             raise NotFittedError("this codec was not fitted: call fit, or BitCodec.load a folder")
         return self._packed_coder
 
-    def _device(self) -> torch.device:
-        if self.device == "auto":
-            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        try:
-            return torch.empty(0, device=self.device).device
-        except (RuntimeError, AssertionError) as error:  # unknown, or not on this machine
-            raise ConfigError(
-                f'device must be "auto" or a torch device of this machine, got {self.device!r}'
-            ) from error
+    def _encoder(self, refine: Refine | int | None) -> Callable[[torch.Tensor], np.ndarray]:
+        """Return the map from a checked batch to packed rows."""
+        coder = self._coder()
+        effort = self.refine if refine is None else refine
+        if effort == "none":
+            return coder.encode
+        searcher = self._refiner()
+        return lambda batch: coder.search(
+            batch, coder.encode(batch), refiner=searcher, effort=effort
+        )
+
+    def _refiner(self) -> Refiner:
+        if self._cached_refiner is None:
+            prices = rate_prices(
+                self._counted.counts,
+                self._counted.n_rows,
+                entropy_weight=self._settings.entropy_weight,
+            )
+            weight, bias = self._model.decoder_weight, self._model.decoder_bias
+            self._cached_refiner = Refiner(weight, bias, price=prices)
+        return self._cached_refiner
 
     def _start_trainer(self, rows: torch.Tensor) -> Trainer:
         if self._packed_coder is not None:  # a fitted codec goes on, at the schedule's end
-            self._settings = CodecConfig.from_dict(self.get_params())
-            return Trainer(self._model, self._settings, n_steps_done=self._settings.n_steps)
+            settings = CodecConfig.from_dict(self.get_params())
+            if settings.resolve_n_bits(self.n_dims_) != self.n_bits_:
+                raise ConfigError(
+                    f"partial_fit goes on with {self.n_bits_} bits, the parameters now say "
+                    f"{settings.resolve_n_bits(self.n_dims_)}: call fit to start anew"
+                )
+            self._settings = settings
+            return Trainer(copy.deepcopy(self._model), settings, n_steps_done=settings.n_steps)
         settings = CodecConfig.from_dict({**self.get_params(), "batch_size": max(2, len(rows))})
         generator = torch.Generator().manual_seed(settings.seed)
         sample = draw_sample(HiddenBatches(rows), settings, generator)
-        model = start_model(sample, settings, generator=generator, device=self._device())
+        model = start_model(
+            sample, settings, generator=generator, device=resolve_device(self.device)
+        )
         self.history_, self.provenance_, self._settings = [], {}, settings
         return Trainer(model, settings)
 

@@ -7,6 +7,7 @@ import torch
 
 from bitcodec.bits import check_packed, pack, unpack
 from bitcodec.model import BinaryAutoencoder
+from bitcodec.refine import Effort, Refiner
 
 CPU_CHUNK_ROWS = 512
 """Rows at a time on the CPU, so that logits and bits stay in cache."""
@@ -31,6 +32,7 @@ class PackedCoder:
         self.n_bits = model.n_bits
         with torch.no_grad():
             self._mean = model.mean.clone()
+            self._inverse_scale = model.inverse_scale()
             self._encoder = (model.encoder_weight * model.inverse_scale()).T.contiguous()
             self._threshold = -model.encoder_bias
             self._decoder = (model.decoder_weight * model.scale).contiguous()
@@ -50,6 +52,24 @@ class PackedCoder:
         """
         chunks = [self._encode_chunk(rows) for rows in hidden.split(self._chunk_rows)]
         return np.concatenate(chunks) if len(chunks) != 1 else chunks[0]
+
+    def search(
+        self, hidden: torch.Tensor, packed: np.ndarray, *, refiner: Refiner, effort: Effort
+    ) -> np.ndarray:
+        """Search for better codes, from given ones.
+
+        Args:
+            hidden: (n, d) float32, finite, on any device.
+            packed: (n, ceil(h / 8)) uint8, where the search starts: what `encode` gives.
+            refiner: of the same autoencoder.
+            effort: how long to search.
+
+        Returns:
+            (n, ceil(h / 8)) uint8, no row worse than it was.
+        """
+        standardised = (hidden.to(self._mean.device) - self._mean) * self._inverse_scale
+        starts = unpack(packed, n_bits=self.n_bits)
+        return pack(refiner.refine(standardised.cpu().numpy(), starts, effort=effort))
 
     @torch.inference_mode()
     def decode(self, packed: np.ndarray) -> np.ndarray:

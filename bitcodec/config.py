@@ -12,6 +12,7 @@ from bitcodec.errors import ConfigError
 
 Surrogate = Literal["sigmoid", "identity", "published"]
 ConstantPolicy = Literal["refuse", "keep"]
+Refine = Literal["none", "fast", "best"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +42,12 @@ class CodecConfig:
     """Rows of a minibatch; entropy and covariance are those of the minibatch."""
     n_steps: int = 1000
     """Minibatches of training."""
+    refine: Refine = "fast"
+    """How long encoding searches for a better code after the linear pass, unless told otherwise.
+    Codes that are compared by Hamming distance want "none"."""
+    refine_rounds: int = 4
+    """Alternations of searching codes and refitting the decoder after training; they need a
+    `refine` other than "none"."""
     constant: ConstantPolicy = "refuse"
     """Dimensions that never vary: refuse the data, or keep their value in the codec."""
     seed: int = 0
@@ -74,6 +81,8 @@ class CodecConfig:
         _require(self.batch_size >= 2, "batch_size", "at least 2", self.batch_size)
         _require(self.n_steps >= 1, "n_steps", "at least 1", self.n_steps)
         _require(0 <= self.seed < 2**63, "seed", "at least 0 and below 2^63", self.seed)
+        _require(self.refine_rounds >= 0, "refine_rounds", "at least 0", self.refine_rounds)
+        _require_choice(self.refine, "refine", get_args(Refine))
         _require_choice(self.surrogate, "surrogate", get_args(Surrogate))
         _require_choice(self.constant, "constant", get_args(ConstantPolicy))
 
@@ -104,7 +113,7 @@ class CodecConfig:
 
 PRESETS: dict[str, dict[str, Any]] = {
     "archive": {},
-    "search": {"expansion": 1.0, "entropy_weight": 0.0, "initial_activity": 0.5},
+    "search": {"expansion": 1.0, "entropy_weight": 0.0, "initial_activity": 0.5, "refine": "none"},
 }
 """Parameters by purpose: "archive" gives sparse codes of low entropy (the defaults), "search" dense
 codes of one bit per dimension whose Hamming distance ranks well."""

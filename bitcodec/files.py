@@ -6,8 +6,9 @@ import contextlib
 import errno
 import json
 import os
+import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
@@ -49,13 +50,16 @@ def atomic_path(target: PathLike, *, overwrite: bool = False) -> Iterator[Path]:
     Raises:
         FileError: `target` exists and `overwrite` is false, or the system refused the write.
     """
-    final = Path(target)
+    final = Path.cwd() / target
+    if final.name in ("", ".."):
+        raise FileError(f"{target} has no name of its own: name the file or folder to write")
     refuse_existing(final, overwrite=overwrite)
-    temporary = final.with_name(f".{final.name}.{os.getpid()}.partial")
     try:
-        _remove(temporary)
+        final = final.resolve() if final.is_symlink() else final
+        temporary = _hidden_name(final, "partial")
         try:
             yield temporary
+            _sync(temporary)
             _replace(temporary, final, overwrite=overwrite)
         finally:
             _remove(temporary)
@@ -73,6 +77,22 @@ def refuse_existing(target: PathLike, *, overwrite: bool = False) -> None:
     """
     if not overwrite and os.path.lexists(target):
         raise FileError(f"{target} exists: choose another name or allow overwriting it")
+
+
+def refuse_foreign_folder(folder: PathLike, *, expected: Collection[str]) -> None:
+    """Raise if a path is anything but a folder of exactly the files named, or nothing.
+
+    Raises:
+        FileError: replacing the path would lose something else.
+    """
+    path = Path(folder)
+    if not os.path.lexists(path):
+        return
+    if not path.is_dir() or {found.name for found in path.iterdir()} != set(expected):
+        raise FileError(
+            f"{path} is not a folder of only {' and '.join(expected)} and will not be replaced: "
+            "choose another name"
+        )
 
 
 def read_json(path: PathLike) -> dict[str, Any]:
@@ -167,8 +187,6 @@ class NpyWriter:
             with self._stack:
                 self._file.seek(0)
                 self._write_header()
-                self._file.flush()
-                os.fsync(self._file.fileno())
             return None
         return self._stack.__exit__(kind, error, traceback)
 
@@ -198,6 +216,8 @@ def open_npy(path: PathLike) -> np.ndarray:
         array: np.ndarray = npy_format.open_memmap(path, mode="r")
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
         raise FileError(f"there is no file {path}") from error
+    except OSError as error:
+        raise FileError(f"cannot read {path}: {error.strerror or error}") from error
     except Exception as error:  # numpy's parser of headers raises of every kind
         raise FormatError(
             f"{path} is not a whole .npy file of numbers: {one_line(error)}"
@@ -210,6 +230,19 @@ def one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
+def _hidden_name(final: Path, ending: str) -> Path:
+    """Name a file beside `final` that no other writer, thread or machine chooses."""
+    return final.with_name(f".{final.name}.{secrets.token_hex(6)}.{ending}")
+
+
+def _sync(path: Path) -> None:
+    """Have the system write a file, or all files of a folder, to the disk."""
+    for file in path.rglob("*") if path.is_dir() else (path,):
+        if file.is_file():
+            with file.open("rb") as opened:
+                os.fsync(opened.fileno())
+
+
 def _replace(temporary: Path, final: Path, *, overwrite: bool) -> None:
     refuse_existing(final, overwrite=overwrite)
     if os.path.lexists(final) and final.is_dir() != temporary.is_dir():
@@ -219,8 +252,7 @@ def _replace(temporary: Path, final: Path, *, overwrite: bool) -> None:
         temporary.replace(final)
         return
     # A folder cannot be replaced in one call: set the old one aside first.
-    aside = final.with_name(f".{final.name}.{os.getpid()}.old")
-    _remove(aside)
+    aside = _hidden_name(final, "old")
     final.rename(aside)
     try:
         temporary.rename(final)

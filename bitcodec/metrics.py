@@ -32,11 +32,15 @@ class Evaluation:
     l2_ratio: float
     """Mean of the decoded copy's norm over the hidden state's."""
     entropy_bits: float
-    """Sum over the bits of H2(p) on these rows, in bits: an upper bound of the code's entropy."""
+    """Sum over the bits of H2(p) with p of these rows, in bits: an upper bound of the entropy of
+    the code; too low where the rows are few."""
+    code_bits: float
+    """Bits a row costs an entropy coder that has the codec's activities, which does not know
+    these rows': the mean of -log2 P(bits), bit by bit."""
     bytes_per_vector: float
     """Bytes of a packed row."""
-    entropy_bytes_per_vector: float
-    """`entropy_bits` in bytes: what an ideal entropy coder of independent bits would need."""
+    coded_bytes_per_vector: float
+    """`code_bits` in bytes."""
     float16_bytes_per_vector: float
     """Bytes of a hidden state in float16."""
 
@@ -139,8 +143,8 @@ def recall(found: np.ndarray, true: np.ndarray) -> float:
     """
     if found.shape != true.shape or found.ndim != 2 or found.size == 0:
         raise ShapeError(f"found and true must be (n, k) alike, got {found.shape}, {true.shape}")
-    hits = (true[:, :, None] == found[:, None, :]).any(axis=2)
-    return float(hits.mean())
+    pairs = zip(true, found, strict=True)
+    return float(np.mean([np.isin(wanted, given).mean() for wanted, given in pairs]))
 
 
 def _ratio(numerator: np.ndarray, divisor: np.ndarray, *, empty: float = 0.0) -> np.ndarray:

@@ -6,7 +6,7 @@ import inspect
 from typing import Any, Self
 
 from bitcodec import config
-from bitcodec.config import CodecConfig, ConstantPolicy, Surrogate
+from bitcodec.config import CodecConfig, ConstantPolicy, Refine, Surrogate
 from bitcodec.errors import ConfigError
 from bitcodec.extras import import_extra
 
@@ -29,6 +29,8 @@ class Parameters:
         learning_rate: Adam's largest rate.
         batch_size: rows of a minibatch.
         n_steps: minibatches of training.
+        refine: how long encoding searches after the linear pass: "none", "fast" or "best".
+        refine_rounds: alternations of searching codes and refitting the decoder after training.
         constant: "refuse" data with dimensions that never vary, or "keep" their value.
         seed: of everything random in the fit.
         device: a torch device; "auto" is CUDA where there is one, else the CPU.
@@ -48,6 +50,8 @@ class Parameters:
         learning_rate: float = _DEFAULT.learning_rate,
         batch_size: int = _DEFAULT.batch_size,
         n_steps: int = _DEFAULT.n_steps,
+        refine: Refine = _DEFAULT.refine,
+        refine_rounds: int = _DEFAULT.refine_rounds,
         constant: ConstantPolicy = _DEFAULT.constant,
         seed: int = _DEFAULT.seed,
         device: str = _DEFAULT.device,
@@ -63,6 +67,8 @@ class Parameters:
         self.learning_rate = learning_rate
         self.batch_size = batch_size
         self.n_steps = n_steps
+        self.refine = refine
+        self.refine_rounds = refine_rounds
         self.constant = constant
         self.seed = seed
         self.device = device

@@ -58,13 +58,14 @@ def draw_sample(batches: HiddenBatches, config: CodecConfig, generator: torch.Ge
     """
     moments: _Moments | None = None
     start: list[torch.Tensor] = []
-    for batch in take_rows(batches.shuffled(config.batch_size, generator), SCALE_ROWS):
+    shuffled = batches.shuffled(config.batch_size, generator, keep_rest=True)
+    for batch in take_rows(shuffled, SCALE_ROWS):
         if moments is None:
             moments = _Moments(origin=batch[0].double())
         if moments.n_rows < START_ROWS:
             start.append(batch)
         moments.update(batch)
-    if moments is None:
+    if moments is None or moments.n_rows < config.batch_size:
         raise _too_few_rows(batches, config)
     mean, scale = moments.mean_and_scale()
     _check_constant(scale, config)

@@ -94,6 +94,25 @@ class BitStatistics:
         """Sum over the bits of H2(p) in bits, an upper bound of the code's joint entropy."""
         return float(binary_entropy(self.activity).sum())
 
+    def code_bits(self, coder: BitStatistics) -> float:
+        """Return the bits that a row costs a coder with the activities of other statistics.
+
+        The cross-entropy, summed over the bits; at least `entropy_bits`.
+
+        Args:
+            coder: counts that the coder knows. Its probabilities are (count + 1/2) / (n + 1), the
+                estimator of Krichevsky and Trofimov (1981), so that nothing is impossible.
+
+        Raises:
+            ShapeError: the numbers of bits differ.
+            NotFittedError: no row was counted yet.
+        """
+        if coder.n_bits != self.n_bits:
+            raise ShapeError(f"the coder has {coder.n_bits} bits, these counts {self.n_bits}")
+        known = (coder.counts + 0.5) / (coder.n_rows + 1)
+        p = self.activity
+        return float(-(p * np.log2(known) + (1 - p) * np.log2(1 - known)).sum())
+
     def update(self, packed: np.ndarray) -> Self:
         """Count packed rows.
 
@@ -132,4 +151,4 @@ class BitStatistics:
 
 def _plogp(p: np.ndarray) -> np.ndarray:
     positive = np.where(p > 0, p, 1.0)
-    return -p * np.log2(positive)
+    return p * np.log2(1 / positive)

@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import json
 import platform
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -28,6 +29,7 @@ from bitcodec.files import (
     open_npy,
     read_json,
     refuse_existing,
+    refuse_foreign_folder,
     write_json,
 )
 
@@ -101,10 +103,10 @@ def save_codec(
         FileError: `folder` exists and `overwrite` is false or is no codec, or cannot be written.
     """
     target = Path(folder)
-    if overwrite and target.exists() and not _is_codec_folder(target):
-        raise FileError(
-            f"{target} is not a folder of only a codec and will not be replaced: choose another"
-        )
+    refuse_existing(target, overwrite=overwrite)
+    refuse_foreign_folder(target, expected=(HEADER_NAME, TENSORS_NAME))
+    if target.exists():
+        _read_header(target / HEADER_NAME, kind=_CODEC_KIND)  # other tools' folders look alike
     with atomic_path(target, overwrite=overwrite) as temporary:
         temporary.mkdir()
         (temporary / TENSORS_NAME).write_bytes(serialise(tensors))
@@ -149,7 +151,7 @@ def load_codec(folder: PathLike) -> tuple[CodecHeader, dict[str, np.ndarray]]:
         raise FileError(f"{folder} is not a whole codec folder: it has no {TENSORS_NAME}")
     try:
         tensors = load_file(path)
-    except (SafetensorError, OSError, ValueError, TypeError) as error:
+    except (SafetensorError, OSError, ValueError, TypeError, AttributeError) as error:
         raise FormatError(
             f"{path} is not a whole safetensors file of a codec: {one_line(error)}"
         ) from error
@@ -181,7 +183,7 @@ class PackedWriter:
             raise ConfigError(f"packed codes are written as .npy, got {path}: name it so")
         refuse_existing(packed_header_path(path), overwrite=overwrite)
         self._header = atomic_path(packed_header_path(path), overwrite=overwrite)
-        self._n_bits, self._fingerprint = n_bits, fingerprint
+        self._path, self._n_bits, self._fingerprint = path, n_bits, fingerprint
         self._writer = NpyWriter(
             path, n_columns=row_bytes(n_bits), dtype=np.dtype(np.uint8), overwrite=overwrite
         )
@@ -219,6 +221,8 @@ class PackedWriter:
             )
             content = {"format": _PACKED_KIND, "format_version": FORMAT_VERSION}
             write_json(self._header_path, content | dataclasses.asdict(header))
+            # An old header must not be found beside the new codes if we are stopped here.
+            packed_header_path(self._path).unlink(missing_ok=True)
 
 
 def packed_header_path(path: PathLike) -> Path:
@@ -280,19 +284,12 @@ def checked_provenance(provenance: dict[str, Any] | None) -> dict[str, Any]:
     return told
 
 
-def _is_codec_folder(folder: Path) -> bool:
-    try:
-        kind = read_json(folder / HEADER_NAME).get("format")
-    except (FileError, FormatError):
-        return False
-    names = {path.name for path in folder.iterdir()}
-    return kind == _CODEC_KIND and names <= {HEADER_NAME, TENSORS_NAME}
-
-
-def library_versions() -> dict[str, str]:
-    """Return the versions of Python, bitcodec and what its numbers depend on."""
+def library_versions(
+    names: Iterable[str] = ("bitcodec", "torch", "numpy", "safetensors"),
+) -> dict[str, str]:
+    """Return the versions of Python and of the named packages that are installed."""
     versions = {"python": platform.python_version()}
-    for name in ("bitcodec", "torch", "numpy", "safetensors"):
+    for name in names:
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
     return versions

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +14,8 @@ from bitcodec.batches import HiddenBatches
 from bitcodec.config import CodecConfig
 from bitcodec.errors import ConfigError, ValueRangeError
 from bitcodec.model import BinaryAutoencoder
-from bitcodec.normal_equations import fit_decoder
+from bitcodec.normal_equations import NormalEquations, fit_decoder
+from bitcodec.refine import Refiner, rate_prices
 from bitcodec.start import draw_sample, start_model, take_rows
 from bitcodec.statistics import BitStatistics
 
@@ -22,6 +23,8 @@ REFIT_ROWS = 2**17
 """Rows on which the decoder is refitted after training."""
 REFIT_PENALTY = 1000.0
 """Ridge of that refit, in rows."""
+SEARCH_PENALTY = 100.0
+"""The same where the codes were searched: their decoder has further to go."""
 DIVERGED = 2.0
 """An FVU at the end of training that nothing but divergence explains."""
 WARM_UP, RAMP, DECAY = 0.05, (0.1, 0.5), 0.7
@@ -84,6 +87,11 @@ class Trainer:
         standardised = self.model.standardise(hidden.to(self.model.mean.device))
         terms = self._terms(standardised)
         loss = terms["fvu"] + self._penalty(terms)
+        if not torch.isfinite(loss):
+            raise ValueRangeError(
+                f"the loss is {loss.item()} after {self.n_steps_done} steps: lower learning_rate "
+                f"(now {self.config.learning_rate})"
+            )
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self._optimizer.param_groups[0]["lr"] = self.config.learning_rate * self._rate_factor()
@@ -128,7 +136,7 @@ class Trainer:
 
     @torch.no_grad()
     def finish(self, batches: HiddenBatches) -> BitStatistics:
-        """Refit the decoder to the final bits and make the polarity canonical.
+        """Refit the decoder, alternately with searching its codes, and make the polarity canonical.
 
         Args:
             batches: the training data; at most about `REFIT_ROWS` of its rows are read, in random
@@ -138,9 +146,11 @@ class Trainer:
             The counts of the finished bits over the rows read; none is on in over half of them.
         """
         model = self.model
-        generator = torch.Generator().manual_seed(self.config.seed)
-        rows = take_rows(batches.shuffled(self.config.batch_size, generator), REFIT_ROWS)
-        sums = fit_decoder(model, self._encoded(rows), penalty=REFIT_PENALTY)
+        sums = fit_decoder(model, self._encoded(batches), penalty=REFIT_PENALTY)
+        if self.config.refine != "none":
+            for _ in range(self.config.refine_rounds):
+                searched = self._searched(batches, sums)
+                sums = fit_decoder(model, searched, penalty=SEARCH_PENALTY)
         if not all(torch.isfinite(weight).all() for weight in model.parameters()):
             raise ValueRangeError(
                 f"training diverged: lower learning_rate (now {self.config.learning_rate})"
@@ -150,12 +160,26 @@ class Trainer:
         counts = torch.where(flipped, sums.n_rows - sums.bit_sums, sums.bit_sums)
         return BitStatistics(n_rows=sums.n_rows, counts=counts.round().long().cpu().numpy())
 
-    def _encoded(
-        self, batches: Iterable[torch.Tensor]
-    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        for batch in batches:
+    def _encoded(self, batches: HiddenBatches) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield the linear pass's bits, and z, of random batches of `REFIT_ROWS` rows."""
+        generator = torch.Generator().manual_seed(self.config.seed)
+        shuffled = batches.shuffled(self.config.batch_size, generator, keep_rest=True)
+        for batch in take_rows(shuffled, REFIT_ROWS):
             standardised = self.model.standardise(batch.to(self.model.mean.device))
             yield (self.model.logits(standardised) >= 0).float(), standardised
+
+    def _searched(
+        self, batches: HiddenBatches, sums: NormalEquations
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield the same with bits searched for the present decoder and activities."""
+        prices = rate_prices(
+            sums.bit_sums.cpu().numpy(), sums.n_rows, entropy_weight=self.config.entropy_weight
+        )
+        refiner = Refiner(self.model.decoder_weight, self.model.decoder_bias, price=prices)
+        for bits, standardised in self._encoded(batches):
+            rows, starts = standardised.cpu().numpy(), bits.to(torch.uint8).cpu().numpy()
+            found = refiner.refine(rows, starts, effort="fast")
+            yield torch.from_numpy(found).to(bits), standardised
 
     def _terms(self, standardised: torch.Tensor) -> dict[str, torch.Tensor]:
         config = self.config
@@ -194,11 +218,6 @@ class Trainer:
 
     def _record(self, loss: torch.Tensor, terms: dict[str, torch.Tensor]) -> TrainingRecord:
         values = {name: float(term.detach()) for name, term in terms.items()}
-        if not torch.isfinite(loss):
-            raise ValueRangeError(
-                f"the loss is {loss.item()} at step {self.n_steps_done}: lower learning_rate "
-                f"(now {self.config.learning_rate})"
-            )
         return TrainingRecord(
             step=self.n_steps_done,
             n_steps=self.config.n_steps,

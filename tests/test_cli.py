@@ -252,10 +252,10 @@ def test_a_foreign_path_is_no_artefact(tmp_path: Path) -> None:
 
 
 def test_a_reader_that_goes_away_is_no_error(work: Path) -> None:
-    command = (
-        f"{sys.executable} -m bitcodec_cli decode {work}/codec {work}/codes.npy -o - | head -c 9"
-    )
-    done = subprocess.run(command, shell=True, capture_output=True)
+    decode = f"{sys.executable} -m bitcodec_cli decode {work}/codec {work}/codes.npy -o -"
+    command = ["bash", "-c", f"set -o pipefail; {decode} | head -c 9"]
+    done = subprocess.run(command, capture_output=True)
+    assert done.returncode == 0
     assert done.stdout.startswith(b"\x93NUMPY")
     assert b"Traceback" not in done.stderr
 

@@ -11,11 +11,11 @@ import pytest
 ROOT = Path(__file__).parent.parent
 LAYERS = (
     ("errors",),
-    ("extras", "files", "config", "bits"),
-    ("batches", "surrogate", "statistics", "metrics", "parameters"),
-    ("model", "losses", "storage"),
-    ("normal_equations", "coder"),
-    ("start",),
+    ("extras", "files", "config", "bits", "devices"),
+    ("batches", "surrogate", "statistics", "metrics", "parameters", "refine_kernels"),
+    ("model", "losses", "storage", "probability", "refine"),
+    ("normal_equations", "coder", "block_coder"),
+    ("start", "range_coding"),
     ("training",),
     ("codec",),
 )

@@ -16,7 +16,7 @@ from bitcodec.batches import HiddenSource
 from bitcodec.bits import unpack
 from bitcodec.errors import ConfigError, ShapeError, ValueRangeError
 
-SMALL = {"n_bits": 40, "n_steps": 8, "batch_size": 128}
+SMALL = {"n_bits": 40, "n_steps": 8, "batch_size": 128, "refine": "none"}
 
 
 def small(**parameters: object) -> BitCodec:

@@ -62,7 +62,7 @@ def demo(
         results[preset] = _fit_and_measure(
             preset, output / preset, harvested.layer_folder(layer), n_steps=n_steps, device=device
         )
-    _search_new_sentences(output, model, layer=layer)
+    _search_new_sentences(output, model, layer=layer, device=device)
     click.echo(f"\nMeasured on {results['archive']['n_rows']:,} rows that no codec was fitted on")
     print_table(evaluation_table(results))
     seconds = time.monotonic() - begun
@@ -78,7 +78,8 @@ def _claim(output: Path) -> None:
     if output.exists() and any(output.iterdir()) and not (output / MARKER).is_file():
         raise FileError(f"{output} exists and is no demo folder: choose another with --output")
     output.mkdir(parents=True, exist_ok=True)
-    write_json(output / MARKER, {"results": None}, overwrite=True)
+    if not (output / MARKER).exists():
+        write_json(output / MARKER, {"results": None})
 
 
 def _harvest(
@@ -138,14 +139,14 @@ def _fit_and_measure(
     )
 
 
-def _search_new_sentences(output: Path, model: LanguageModel, *, layer: int) -> None:
+def _search_new_sentences(output: Path, model: LanguageModel, *, layer: int, device: str) -> None:
     from bitcodec import BitCodec
     from bitcodec.storage import open_packed
     from bitcodec_cli.searching import print_neighbours
     from bitcodec_faiss import HammingIndex
     from bitcodec_transformers import hidden_of, read_harvest, read_rows
 
-    codec = BitCodec.load(output / "search" / "codec")
+    codec = BitCodec.load(output / "search" / "codec", device=device)
     index = HammingIndex(codec)
     index.add_packed(open_packed(output / "search" / "codes.npy")[1])
     index.save(output / "search" / "index", overwrite=True)

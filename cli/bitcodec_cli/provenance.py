@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,24 +30,42 @@ def describe_source(source: Path) -> dict[str, Any]:
     settings = summary.settings.to_json()
     layers = settings.pop("layers")
     layer = next((n for n in layers if summary.layer_folder(n) in (source, source.parent)), None)
+    if layer is None and len(layers) == 1:
+        layer = layers[0]
     return {
         "source": source.name,
         "model": summary.model,
-        "layer": layers[0] if layer is None and len(layers) == 1 else layer,
+        "layer": layer,
+        "median_norm": None if layer is None else summary.median_norms.get(layer),
         "harvest": settings,
     }
 
 
-def query_model(provenance: dict[str, Any]) -> tuple[str, int]:
-    """Return the model's name and the layer that a codec was fitted on.
+@dataclass(frozen=True)
+class QueryOrigin:
+    """How the rows that a codec was fitted on were made, so that queries are made alike."""
+
+    model: dict[str, Any]
+    """Name, dtype and digest of the model."""
+    layer: int
+    """Block, from 0."""
+    rows: dict[str, Any]
+    """The harvest's choice of rows, as arguments of `bitcodec_transformers.hidden_of`."""
+
+
+def query_origin(provenance: dict[str, Any]) -> QueryOrigin:
+    """Return the model, layer and choice of rows that a codec was fitted on.
 
     Raises:
         click.UsageError: the codec does not know them.
     """
     model, layer = provenance.get("model"), provenance.get("layer")
-    if not isinstance(model, dict) or not isinstance(layer, int):
+    settings = provenance.get("harvest")
+    if not isinstance(model, dict) or layer is None or not isinstance(settings, dict):
         raise click.UsageError(
             "the codec does not know its model and layer: fit it on a harvest, or search with "
             "a .npy file of hidden states"
         )
-    return str(model["name"]), layer
+    names = ("context_length", "drop_first", "massive", "massive_policy")
+    rows = {name: settings[name] for name in names}
+    return QueryOrigin(model, layer, rows | {"median_norm": provenance.get("median_norm")})

@@ -82,7 +82,7 @@ def build(
 @codec_argument
 @click.argument("index", type=FOLDER)
 @click.argument("queries", type=FOLDER, required=False)
-@click.option("--text", help="A sentence; each of its tokens is a query.")
+@click.option("--text", help="A sentence; each token kept by the harvest's rules is a query.")
 @click.option("--harvest", "harvest_folder", type=FOLDER, help="Show the text of what is found.")
 @click.option("-k", default=5, show_default=True, help="Neighbours of each query.")
 @device_option
@@ -129,13 +129,24 @@ def search(
 
 
 def states_of(codec: BitCodec, text: str, *, device: str) -> tuple[Any, HarvestRows]:
-    """Return the hidden states of a sentence's tokens at the codec's model and layer."""
-    from bitcodec_cli.provenance import query_model
-    from bitcodec_transformers import hidden_of, load_model
+    """Return the hidden states of a sentence's tokens, made as the codec's rows were.
 
-    name, layer = query_model(codec.provenance_)
-    model = load_model(name, device=device)
-    return hidden_of([text], model=model, layer=layer)
+    Raises:
+        MismatchError: the model of that name is another one now.
+    """
+    from bitcodec.errors import MismatchError
+    from bitcodec_cli.provenance import query_origin
+    from bitcodec_transformers import hidden_of, load_model
+    from bitcodec_transformers.identity import model_identity
+
+    origin = query_origin(codec.provenance_)
+    model = load_model(origin.model["name"], dtype=origin.model["dtype"], device=device)
+    if model_identity(model)["digest"] != origin.model["digest"]:
+        raise MismatchError(
+            f"the codec was fitted on another model of the name {origin.model['name']}: "
+            "search with a .npy file of its hidden states"
+        )
+    return hidden_of([text], model=model, layer=origin.layer, **origin.rows)
 
 
 def print_lines(

@@ -14,7 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from bitcodec.errors import FileError, FormatError, MismatchError
-from bitcodec.files import PathLike, atomic_path, read_json, write_json
+from bitcodec.files import (
+    PathLike,
+    atomic_path,
+    read_json,
+    refuse_existing,
+    refuse_foreign_folder,
+    write_json,
+)
 from bitcodec_faiss.backend import load_faiss
 
 FORMAT_VERSION = 1
@@ -105,6 +112,8 @@ def write_index(
     Raises:
         FileError: `folder` exists and `overwrite` is false, or cannot be written.
     """
+    refuse_existing(folder, overwrite=overwrite)
+    refuse_foreign_folder(folder, expected=(_FAISS_FILE, _JSON_FILE))
     with atomic_path(folder, overwrite=overwrite) as temporary:
         temporary.mkdir()
         written = _write_faiss_file(temporary / _FAISS_FILE, faiss_index)

@@ -13,9 +13,10 @@ import torch
 
 from bitcodec.errors import FileError, MismatchError, ValueRangeError
 from bitcodec.files import PathLike
+from bitcodec.storage import library_versions
 from bitcodec_transformers.documents import iterate_documents
 from bitcodec_transformers.forward import candidate_states, check_layers, find_blocks
-from bitcodec_transformers.identity import library_versions, model_identity
+from bitcodec_transformers.identity import model_identity
 from bitcodec_transformers.manifest import (
     Counts,
     FileFormat,
@@ -36,6 +37,9 @@ from bitcodec_transformers.windows import (
     WorkUnit,
     candidate_rows,
 )
+
+PACKAGES = ("bitcodec", "torch", "transformers", "tokenizers")
+"""Whose versions shape the states."""
 
 ProgressCallback = Callable[[HarvestProgress], None]
 
@@ -109,7 +113,7 @@ def harvest(
     )
     check_layers(settings.layers, n_layers=len(find_blocks(model.model)))
     model.check_context(settings.context_length)
-    wanted = Manifest(settings, model_identity(model), library_versions(), model.n_dims)
+    wanted = Manifest(settings, model_identity(model), library_versions(PACKAGES), model.n_dims)
     folder = HarvestFolder(Path(output), wanted)
     if folder.manifest.complete:
         _check_documents(documents, folder)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
-import platform
 from typing import Any
 
 from bitcodec_transformers.models import LanguageModel
@@ -42,14 +40,3 @@ def _digest(model: LanguageModel) -> str:
         digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())
         digest.update(sample.float().cpu().numpy().tobytes())
     return digest.hexdigest()
-
-
-def library_versions() -> dict[str, str]:
-    """Give the versions of Python and of the libraries that shape the states."""
-    versions = {"python": platform.python_version()}
-    for package in ("bitcodec", "torch", "transformers", "tokenizers"):
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = "not installed as a package"
-    return versions

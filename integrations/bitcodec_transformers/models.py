@@ -10,8 +10,9 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
+from bitcodec.devices import resolve_device
 from bitcodec.errors import BitcodecError, ConfigError, FileError, FormatError
 from bitcodec.extras import import_extra
 from bitcodec.files import PathLike, read_json
@@ -21,9 +22,6 @@ from bitcodec_transformers.conversion import (
     converted_gguf,
     converted_package,
 )
-
-if TYPE_CHECKING:
-    import torch
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +101,7 @@ def load_model(
     """
     if dtype not in get_args(ModelDtype):
         raise ConfigError(f"dtype must be one of {', '.join(get_args(ModelDtype))}, got {dtype!r}")
-    torch_device = _device(device)
+    torch_device = resolve_device(device)
     source = _source_of(name, cache=cache)
     model, tokenizer = _from_pretrained(source, dtype=dtype, is_local=_is_folder(source))
     model = model.to(torch_device).eval()
@@ -226,16 +224,3 @@ def _provenance(source: str) -> dict[str, Any]:
     if file.is_file():
         return read_json(file)
     return {"source": "folder" if _is_folder(source) else f"hub:{source}"}
-
-
-def _device(device: str) -> torch.device:
-    import torch
-
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.device(device)
-    except RuntimeError as error:
-        raise ConfigError(
-            f"device must be 'auto', 'cpu', 'cuda' or another torch device, got {device!r}"
-        ) from error
