@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = {"bitcodec", "bitcodec_cli", "bitcodec_faiss", "bitcodec_transformers"}
+PACKAGES = {"bitcodec", "bitcodec_cli", "bitcodec_faiss", "bitcodec_transformers", "bitcodec_zarr"}
 TRY = """
-import importlib.util, pathlib, bitcodec, bitcodec_cli, bitcodec_faiss, bitcodec_transformers
+import importlib.util, pathlib
+import bitcodec, bitcodec_cli, bitcodec_faiss, bitcodec_transformers, bitcodec_zarr
 import numpy as np
 for name in ("cli", "integrations"):
     assert importlib.util.find_spec(name) is None, name

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bitcodec_cli.archives import ARCHIVE_SUFFIX, TableKind, encode_archive, open_codes
 from bitcodec_cli.options import (
     FOLDER,
     codec_argument,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from bitcodec import BitCodec, TrainingRecord
     from bitcodec.batches import HiddenSource
+    from bitcodec_zarr import PackedArchive
 
 STDIO = Path("-")
 
@@ -101,23 +103,50 @@ def fit_with_bar(
 @codec_argument
 @click.argument("hidden", type=FOLDER)
 @output_option
+@click.option(
+    "--table",
+    type=click.Choice(["independent", "profiles"]),
+    help="Model of an archive's entropy coder: a probability a bit (default), or profiles learned "
+    "on the first 65,536 codes, which take fewer bytes and more time.",
+)
 @device_option
 @overwrite_option
-def encode(codec: Path, hidden: Path, output: Path, device: str, overwrite: bool) -> None:
+def encode(
+    codec: Path,
+    hidden: Path,
+    output: Path,
+    table: TableKind | None,
+    device: str,
+    overwrite: bool,
+) -> None:
     """Encode hidden states into packed codes, as a stream.
 
     HIDDEN is a harvest, a folder, a glob, a .npy or .safetensors file, or - for .npy on stdin.
-    OUTPUT is a .npy file of bytes, with its header in OUTPUT.json, or - for .npy on stdout.
+    OUTPUT is a .npy file of bytes, with its header in OUTPUT.json; a .zarr archive of codes near
+    their entropy; or - for .npy on stdout.
 
     \b
     Example: bitcodec encode codec hidden.npy -o codes.npy
+             bitcodec encode codec hidden.npy -o codes.zarr --table profiles
     """
     from bitcodec import BitCodec
 
+    to_archive = output.suffix == ARCHIVE_SUFFIX
+    if table and not to_archive:
+        raise click.UsageError(f"--table is for archives: name OUTPUT *{ARCHIVE_SUFFIX}")
     loaded = BitCodec.load(codec, device=device)
     source, n_rows = open_source(hidden)
     if output == STDIO:
         _encode_to_stdout(loaded, source, n_rows=n_rows)
+    elif to_archive:
+        encode_archive(
+            loaded,
+            source,
+            n_rows=n_rows,
+            output=output,
+            table=table or "independent",
+            overwrite=overwrite,
+        )
     else:
         encode_file(loaded, source, n_rows=n_rows, output=output, overwrite=overwrite)
 
@@ -162,28 +191,28 @@ def decode(
 ) -> None:
     """Decode packed codes into approximate hidden states.
 
-    CODES is a .npy file that `bitcodec encode` wrote; OUTPUT is a .npy file of floats, or - for
-    .npy on stdout.
+    CODES is a .npy file or a .zarr archive that `bitcodec encode` wrote; of an archive only the
+    rows that are asked for are read. OUTPUT is a .npy file of floats, or - for .npy on stdout.
 
     \b
     Example: bitcodec decode codec codes.npy -o hidden.npy --rows 0:1000
+             bitcodec decode codec codes.zarr -o hidden.npy
     """
     import numpy as np
 
     from bitcodec import BitCodec
     from bitcodec.files import NpyWriter
-    from bitcodec.storage import open_packed
 
     loaded = BitCodec.load(codec, device=device)
-    _, packed = open_packed(codes, fingerprint=loaded.fingerprint_)
-    packed = packed[parse_rows(rows, n_rows=len(packed))]
+    packed = open_codes(codes, fingerprint=loaded.fingerprint_)
+    chosen = range(len(packed))[parse_rows(rows, n_rows=len(packed))]
     wanted = np.dtype(dtype)
-    batches = (_decoded(loaded, chunk, wanted) for chunk in _chunks(packed))
+    batches = (_decoded(loaded, chunk, wanted) for chunk in _chunks(packed, chosen))
     if output == STDIO:
-        write_npy_to_stdout(batches, shape=(len(packed), loaded.n_dims_), dtype=wanted)
+        write_npy_to_stdout(batches, shape=(len(chosen), loaded.n_dims_), dtype=wanted)
         return
     writer = NpyWriter(output, n_columns=loaded.n_dims_, dtype=wanted, overwrite=overwrite)
-    with writer, progress_bar("decode", total=len(packed), unit="rows") as advance:
+    with writer, progress_bar("decode", total=len(chosen), unit="rows") as advance:
         for batch in batches:
             writer.append(batch)
             advance(writer.n_rows)
@@ -193,7 +222,13 @@ def decode(
 @codec_argument
 @click.argument("hidden", type=FOLDER)
 @click.option("--recall", "k", type=int, help="Also Hamming recall@K against exact search.")
-@click.option("--queries", type=int, default=500, show_default=True, help="Rows used as queries.")
+@click.option(
+    "--queries",
+    type=click.IntRange(1),
+    default=500,
+    show_default=True,
+    help="Rows used as queries.",
+)
 @device_option
 @json_option
 def evaluate(
@@ -209,6 +244,8 @@ def evaluate(
     from bitcodec import BitCodec
     from bitcodec_cli.measuring import evaluation_table, hamming_recall
 
+    if k is not None and hidden == STDIO:
+        raise click.UsageError("--recall reads its rows twice: give a file instead of -")
     loaded = BitCodec.load(codec, device=device)
     source, _ = open_source(hidden)
     result = dataclasses.asdict(loaded.evaluate(source))
@@ -270,8 +307,19 @@ def _encode_to_stdout(codec: BitCodec, source: HiddenSource, *, n_rows: int | No
 
 
 def _decoded(codec: BitCodec, packed: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
-    return codec.decode(packed).astype(dtype, copy=False)
+    import numpy as np
+
+    from bitcodec.errors import ValueRangeError
+
+    with np.errstate(over="ignore"):
+        hidden = codec.decode(packed).astype(dtype, copy=False)
+    if not np.isfinite(hidden).all():
+        raise ValueRangeError(f"a decoded value does not fit {dtype}: use --dtype float32")
+    return hidden
 
 
-def _chunks(packed: np.ndarray, size: int = 4096) -> Iterator[np.ndarray]:
-    return (packed[start : start + size] for start in range(0, len(packed), size))
+def _chunks(
+    packed: np.ndarray | PackedArchive, rows: range, size: int = 4096
+) -> Iterator[np.ndarray]:
+    for start in range(rows.start, rows.stop, size):
+        yield packed[start : min(start + size, rows.stop)]

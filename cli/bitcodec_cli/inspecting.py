@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from bitcodec_cli.archives import describe_archive, is_archive
 from bitcodec_cli.options import FOLDER, json_option
 from bitcodec_cli.terminal import print_json
 
@@ -16,10 +17,11 @@ from bitcodec_cli.terminal import print_json
 @click.argument("path", type=FOLDER)
 @json_option
 def info(path: Path, as_json: bool) -> None:
-    """Show what a codec folder, packed codes, an index or a harvest say about themselves.
+    """Show what a codec folder, packed codes, an archive, an index or a harvest say of themselves.
 
     \b
     Example: bitcodec info codec
+             bitcodec info codes.zarr
     """
     content = describe(path)
     if as_json:
@@ -42,12 +44,16 @@ def describe(path: Path) -> dict[str, Any]:
 
     if path.suffix == ".npy":
         return {"kind": "packed codes"} | dataclasses.asdict(open_packed(path)[0])
+    if is_archive(path):
+        return {"kind": "archive"} | describe_archive(path)
     if (path / HEADER_NAME).is_file():
         return {"kind": "codec"} | dataclasses.asdict(read_codec_header(path))
     for kind, name in (("harvest", "harvest.json"), ("index", "index.json")):
         if (path / name).is_file():
             return {"kind": kind} | read_json(path / name)
-    raise FileError(f"{path} is no codec, packed codes, index or harvest of bitcodec")
+    raise FileError(
+        f"{path} is no codec, packed codes, index or harvest, nor an archive of bitcodec"
+    )
 
 
 def _flatten(content: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:

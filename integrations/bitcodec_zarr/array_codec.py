@@ -1,0 +1,121 @@
+"""The Zarr codec `bitcodec.bernoulli`: a chunk of packed rows as one range-coded block."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import functools
+import struct
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from zarr.abc.codec import ArrayBytesCodec
+from zarr.core.array_spec import ArraySpec
+from zarr.core.buffer import Buffer, NDBuffer
+from zarr.registry import register_codec
+
+from bitcodec.block_coder import BlockCoder
+from bitcodec.errors import ConfigError, FormatError
+from bitcodec.probability import ProbabilityTable
+
+CODEC_NAME = "bitcodec.bernoulli"
+_HEAD = struct.Struct("<I")  # rows that are coded; those after them are zero
+
+
+@dataclass(frozen=True)
+class BernoulliCodec(ArrayBytesCodec):
+    """Range coding of (rows, row_bytes) uint8 chunks with an integer probability table.
+
+    The table is in the array's metadata. A chunk is a u32, the number of rows up to the last one
+    that is not zero, and those rows as one block of `bitcodec.block_coder`.
+    """
+
+    is_fixed_size = False
+
+    table: ProbabilityTable
+    """Probabilities of the bits."""
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        """Read the codec from the array's metadata.
+
+        Raises:
+            FormatError: the configuration is not that of this codec.
+        """
+        configuration = data.get("configuration")
+        if data.get("name") != CODEC_NAME or not isinstance(configuration, dict):
+            raise FormatError(f"expected a configured {CODEC_NAME}, got {data.get('name')!r}")
+        if set(configuration) != {"n_bits", "table"} or not isinstance(configuration["table"], str):
+            raise FormatError(f"{CODEC_NAME} takes n_bits and table, got {sorted(configuration)}")
+        try:
+            content = base64.b64decode(configuration["table"], validate=True)
+        except (binascii.Error, ValueError) as error:
+            raise FormatError(f"{CODEC_NAME}: the table is not base64: {error}") from error
+        table = ProbabilityTable.from_bytes(content)
+        if configuration["n_bits"] != table.n_bits:
+            raise FormatError(
+                f"{CODEC_NAME} says {configuration['n_bits']!r} bits, its table {table.n_bits}"
+            )
+        return cls(table)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the codec's part of the array's metadata."""
+        table = base64.b64encode(self.table.to_bytes()).decode()
+        return {"name": CODEC_NAME, "configuration": {"n_bits": self.table.n_bits, "table": table}}
+
+    def validate(self, *, shape: tuple[int, ...], dtype: Any, chunk_grid: Any) -> None:
+        """Refuse arrays that do not hold packed rows of the table's bits.
+
+        Raises:
+            ConfigError: the dtype is not uint8, or the width is not that of the bits.
+        """
+        del chunk_grid
+        width = _coder(self.table).width
+        if dtype.to_native_dtype() != np.uint8 or len(shape) != 2 or shape[1] != width:
+            raise ConfigError(
+                f"{CODEC_NAME} of {self.table.n_bits} bits takes (n, {width}) uint8, got {shape} "
+                f"{dtype}"
+            )
+
+    def compute_encoded_size(self, input_byte_length: int, chunk_spec: ArraySpec) -> int:
+        """Raise: the size depends on the rows."""
+        raise NotImplementedError
+
+    def _decode_sync(self, chunk_data: Buffer, chunk_spec: ArraySpec) -> NDBuffer:
+        coder = _coder(self.table)
+        n_rows, width = chunk_spec.shape
+        data = chunk_data.to_bytes()
+        if width != coder.width or len(data) < _HEAD.size:
+            raise FormatError(f"a chunk of {len(data)} bytes is truncated or of another width")
+        (n_coded,) = _HEAD.unpack_from(data)
+        if n_coded > n_rows:
+            raise FormatError(f"a chunk of {n_rows} rows says it holds {n_coded}: it is damaged")
+        rows = coder.decode(data[_HEAD.size :], n_rows=n_coded)
+        packed = np.zeros(chunk_spec.shape, dtype=np.uint8)
+        packed[:n_coded] = rows
+        return chunk_spec.prototype.nd_buffer.from_numpy_array(packed)
+
+    def _encode_sync(self, chunk_data: NDBuffer, chunk_spec: ArraySpec) -> Buffer:
+        packed = np.asarray(chunk_data.as_numpy_array())
+        used = np.flatnonzero(packed.any(axis=1))
+        n_coded = int(used[-1]) + 1 if len(used) else 0
+        block = _coder(self.table).encode(packed[:n_coded])
+        return chunk_spec.prototype.buffer.from_bytes(_HEAD.pack(n_coded) + block)
+
+    async def _decode_single(self, chunk_data: Buffer, chunk_spec: ArraySpec) -> NDBuffer:
+        return await asyncio.to_thread(self._decode_sync, chunk_data, chunk_spec)
+
+    async def _encode_single(self, chunk_data: NDBuffer, chunk_spec: ArraySpec) -> Buffer:
+        return await asyncio.to_thread(self._encode_sync, chunk_data, chunk_spec)
+
+
+@functools.lru_cache(maxsize=8)
+def _coder(table: ProbabilityTable) -> BlockCoder:
+    # Zarr makes many codec objects of one table; its models are built once.
+    return BlockCoder(table)
+
+
+# Zarr finds the codec by entry point; so does a checkout that was never installed.
+register_codec(CODEC_NAME, BernoulliCodec)

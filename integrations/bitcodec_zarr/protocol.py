@@ -1,0 +1,28 @@
+"""What an archive asks of a codec."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from bitcodec.statistics import BitStatistics
+
+
+class Codec(Protocol):
+    """The part of a fitted `bitcodec.BitCodec` that an archive uses."""
+
+    @property
+    def n_bits_(self) -> int:
+        """Bits of one code, h."""
+
+    @property
+    def fingerprint_(self) -> str:
+        """SHA-256 of the codec's tensors, hex."""
+
+    @property
+    def statistics_(self) -> BitStatistics:
+        """Counts of the bits on the rows of the fit."""
+
+    def decode(self, packed: np.ndarray) -> np.ndarray:
+        """Turn (n, row_bytes) uint8 into (n, d) float32."""

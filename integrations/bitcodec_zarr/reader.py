@@ -1,0 +1,172 @@
+"""The reading half of an archive: its properties, slices, batches and floats."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import zarr
+
+from bitcodec.bits import check_packed, row_bytes
+from bitcodec.errors import MismatchError
+from bitcodec.probability import ProbabilityTable
+from bitcodec_zarr.metadata import ArchiveHeader
+from bitcodec_zarr.protocol import Codec
+from bitcodec_zarr.store import reading, require_chunk, require_shards
+
+
+class ArchiveReader:
+    """Packed rows in a Zarr array, to be read; `PackedArchive` adds writing.
+
+    Args:
+        array: the Zarr array.
+
+    Raises:
+        FormatError: the array is no archive, damaged or of a newer format.
+    """
+
+    def __init__(self, array: zarr.Array[Any]) -> None:
+        with reading("the archive's metadata"):
+            self._header, self._table = ArchiveHeader.of(array)
+        self._array = array
+
+    @property
+    def header(self) -> ArchiveHeader:
+        """Everything that decides what the archive's bytes mean."""
+        return self._header
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of the archive."""
+        return self._header.n_rows
+
+    @property
+    def n_bits(self) -> int:
+        """True bits h of a row."""
+        return self._header.n_bits
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a packed row."""
+        return row_bytes(self._header.n_bits)
+
+    @property
+    def chunk_rows(self) -> int:
+        """Rows that are decoded together."""
+        return self._header.chunk_rows
+
+    @property
+    def shard_rows(self) -> int:
+        """Rows of one stored object."""
+        return self._header.shard_rows
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the codec that made the codes."""
+        return self._header.fingerprint
+
+    @property
+    def table(self) -> ProbabilityTable:
+        """The probabilities that the rows are coded with."""
+        return self._table
+
+    @property
+    def bytes_stored(self) -> int:
+        """Bytes of all stored objects, metadata and table included."""
+        return int(self._array.nbytes_stored())
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return self.n_rows
+
+    def __repr__(self) -> str:
+        """Describe the archive in one line."""
+        where = self._array.store_path
+        return f"{type(self).__name__}({str(where)!r}, n_rows={self.n_rows}, n_bits={self.n_bits})"
+
+    def __getitem__(self, rows: int | slice) -> np.ndarray:
+        """Read packed rows; only the chunks they lie in are fetched and decoded.
+
+        Args:
+            rows: a slice, as of a list; or a row's number.
+
+        Returns:
+            (n, row_bytes) uint8; or (row_bytes,) for a number.
+
+        Raises:
+            IndexError: a number is out of range.
+            FormatError: a chunk is damaged or missing.
+            FileError: the store cannot be read.
+        """
+        if isinstance(rows, slice):
+            chosen = range(*rows.indices(self.n_rows))
+            ascending = chosen if chosen.step > 0 else chosen[::-1]
+            if not len(ascending):
+                return np.empty((0, self.row_bytes), dtype=np.uint8)
+            packed = self._read(ascending[0], ascending[-1] + 1)[:: ascending.step]
+            return packed if chosen.step > 0 else packed[::-1]
+        row = range(self.n_rows)[rows]
+        single: np.ndarray = self._read(row, row + 1)[0]
+        return single
+
+    def batches(self, n_rows: int | None = None) -> Iterator[np.ndarray]:
+        """Read all rows in order, some at a time.
+
+        Args:
+            n_rows: rows of a batch; those of a shard by default.
+
+        Yields:
+            (b, row_bytes) uint8.
+
+        Raises:
+            FormatError: a chunk is damaged or missing.
+            FileError: the store cannot be read.
+        """
+        step = n_rows or self.shard_rows
+        for start in range(0, self.n_rows, step):
+            yield self._read(start, min(start + step, self.n_rows))
+
+    def decode(self, rows: int | slice, codec: Codec) -> np.ndarray:
+        """Read rows as floats.
+
+        Args:
+            rows: as for indexing.
+            codec: the codec that made the codes.
+
+        Returns:
+            (n, d) float32; or (d,) for a number.
+
+        Raises:
+            MismatchError: another codec made the codes.
+            IndexError: a number is out of range.
+            FormatError: a chunk is damaged or missing.
+            FileError: the store cannot be read.
+        """
+        self.require_codec(codec.fingerprint_)
+        return codec.decode(self[rows])
+
+    def require_codec(self, fingerprint: str) -> None:
+        """Raise unless the codec of a fingerprint made the codes.
+
+        Raises:
+            MismatchError: another codec made them.
+        """
+        if fingerprint != self.fingerprint:
+            raise MismatchError(
+                f"the archive was made by codec {self.fingerprint[:12]}, not by "
+                f"{fingerprint[:12]}: use the codec that encoded it"
+            )
+
+    def _read(self, start: int, stop: int) -> np.ndarray:
+        with reading(f"rows {start} to {stop}"):
+            # Zarr takes what is missing for zeros: look before, and again where zeros came.
+            shards = range(start // self.shard_rows, -(-stop // self.shard_rows))
+            require_shards(self._array, shards)
+            packed = np.asarray(self._array[start:stop])
+            check_packed(packed, n_bits=self.n_bits)
+            first = start - start % self.chunk_rows
+            for place in range(first, stop, self.chunk_rows):
+                if not packed[max(place - start, 0) : place - start + self.chunk_rows].any():
+                    require_chunk(self._array, self._header, row=place)
+        return packed

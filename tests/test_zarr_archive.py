@@ -1,0 +1,396 @@
+from __future__ import annotations
+
+import json
+import multiprocessing
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from zarr.core.buffer.cpu import Buffer
+from zarr.registry import get_codec_class
+from zarr.storage import MemoryStore
+
+from bitcodec import BitCodec, BitStatistics
+from bitcodec.bits import pack
+from bitcodec.errors import (
+    BitcodecError,
+    ConfigError,
+    FileError,
+    FormatError,
+    MismatchError,
+    ShapeError,
+    ValueRangeError,
+)
+from bitcodec.probability import ProbabilityTable
+from bitcodec_zarr import BernoulliCodec, PackedArchive, WrittenShard, open_archive
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@dataclass(frozen=True)
+class StandIn:
+    """The part of a codec that an archive uses."""
+
+    n_bits_: int
+    statistics_: BitStatistics
+    fingerprint_: str = "a" * 64
+
+    def decode(self, packed: np.ndarray) -> np.ndarray:
+        return packed.astype(np.float32)
+
+
+def random_rows(n_rows: int, n_bits: int, seed: int = 0) -> np.ndarray:
+    generator = np.random.default_rng(seed)
+    return pack(generator.random((n_rows, n_bits)) < generator.random(n_bits) ** 2)
+
+
+def stand_in(packed: np.ndarray, n_bits: int) -> StandIn:
+    return StandIn(n_bits, BitStatistics.empty(n_bits).update(packed))
+
+
+def small_archive(store: Any, packed: np.ndarray, n_bits: int = 17) -> PackedArchive:
+    codec = stand_in(packed, n_bits)
+    return PackedArchive.create(store, codec, chunk_rows=4, shard_rows=8).append(packed)
+
+
+def contents(store: MemoryStore) -> dict[str, bytes]:
+    return {key: value.to_bytes() for key, value in store._store_dict.items()}
+
+
+def store_of(files: dict[str, bytes]) -> MemoryStore:
+    return MemoryStore({key: Buffer.from_bytes(value) for key, value in files.items()})
+
+
+@pytest.fixture(params=["folder", "memory", "fsspec"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
+    if request.param == "fsspec":
+        fsspec = pytest.importorskip("fsspec")
+        yield "memory://archives/codes.zarr"
+        fsspec.filesystem("memory").store.clear()
+    else:
+        yield MemoryStore() if request.param == "memory" else tmp_path / "codes.zarr"
+
+
+# round trips
+
+
+def test_an_archive_gives_back_its_rows_from_any_store(store: Any) -> None:
+    packed = random_rows(21, 17)
+    small_archive(store, packed[:5]).append(iter([packed[5:6], packed[6:6], packed[6:]]))
+    archive = open_archive(store)
+    assert len(archive) == archive.n_rows == 21
+    assert archive.n_bits == 17
+    assert np.array_equal(archive[:], packed)
+    assert np.array_equal(np.concatenate(list(archive.batches(6))), packed)
+
+
+@given(
+    n_bits=st.sampled_from([*range(1, 18), 64]),
+    parts=st.lists(st.sampled_from([0, 1, 7, 8, 9, 33]), max_size=4),
+    data=st.data(),
+)
+@settings(max_examples=25, deadline=None)
+def test_slices_are_those_of_the_array_after_any_appends(
+    n_bits: int, parts: list[int], data: st.DataObject
+) -> None:
+    packed = random_rows(sum(parts), n_bits)
+    store = MemoryStore()
+    codec = stand_in(random_rows(9, n_bits), n_bits)
+    archive = PackedArchive.create(store, codec, chunk_rows=4, shard_rows=16)
+    for part in np.split(packed, np.cumsum(parts)[:-1]) if parts else []:
+        archive.append(part)
+    rows = data.draw(st.slices(len(packed)))
+    assert np.array_equal(archive[rows], packed[rows])
+    assert np.array_equal(open_archive(store)[rows], packed[rows])
+
+
+def test_single_rows_are_numbered_as_in_a_list() -> None:
+    packed = random_rows(9, 17)
+    archive = small_archive(MemoryStore(), packed)
+    assert np.array_equal(archive[8], packed[8])
+    assert np.array_equal(archive[-9], packed[0])
+    with pytest.raises(IndexError, match="out of range"):
+        archive[9]
+
+
+@pytest.mark.parametrize("value", [0, 1])
+def test_rows_of_one_value_are_stored_and_kept(value: int) -> None:
+    packed = pack(np.full((20, 17), value, dtype=np.uint8))
+    store = MemoryStore()
+    small_archive(store, packed)
+    assert {"c/0/0", "c/1/0", "c/2/0"} <= set(contents(store))
+    assert np.array_equal(open_archive(store)[:], packed)
+
+
+def test_bits_contrary_to_the_codecs_statistics_are_kept() -> None:
+    codec = stand_in(pack(np.zeros((50, 9), dtype=np.uint8)), 9)
+    packed = pack(np.ones((10, 9), dtype=np.uint8))
+    archive = PackedArchive.create(MemoryStore(), codec).append(packed)
+    assert np.array_equal(archive[:], packed)
+
+
+def test_real_codes_come_back_as_floats_and_near_their_entropy(
+    codec: BitCodec, hidden: np.ndarray, tmp_path: Path
+) -> None:
+    packed = codec.encode(hidden)
+    PackedArchive.create(tmp_path / "a.zarr", codec, chunk_rows=1024).append(packed)
+    archive = open_archive(tmp_path / "a.zarr")
+    assert np.array_equal(archive[1000:1064], packed[1000:1064])
+    assert np.array_equal(archive.decode(slice(1000, 1064), codec), codec.decode(packed[1000:1064]))
+    assert np.array_equal(archive.decode(7, codec), codec.decode(packed[7]))
+    entropy = BitStatistics.empty(codec.n_bits_).update(packed).entropy_bits
+    assert archive.bytes_stored * 8 / 4096 < 1.02 * entropy + 8 * 3000 / 4096
+
+
+def test_learned_profiles_can_be_the_archives_table() -> None:
+    packed = random_rows(60, 17)
+    table = ProbabilityTable.learn(packed, n_bits=17, n_profiles=3)
+    store = MemoryStore()
+    PackedArchive.create(store, stand_in(packed, 17), table=table).append(packed)
+    assert open_archive(store).table == table
+    assert np.array_equal(open_archive(store)[:], packed)
+
+
+def test_plain_zarr_reads_an_archive_once_the_package_is_imported() -> None:
+    packed, store = random_rows(9, 17), MemoryStore()
+    small_archive(store, packed)
+    assert get_codec_class("bitcodec.bernoulli") is BernoulliCodec
+    assert np.array_equal(zarr.open_array(store, mode="r")[:], packed)
+
+
+def test_importing_the_package_does_not_import_zarr() -> None:
+    code = "import sys, bitcodec_zarr; assert 'zarr' not in sys.modules; bitcodec_zarr.open_archive"
+    path = {"PYTHONPATH": ":".join(sys.path)}
+    subprocess.run([sys.executable, "-c", code], check=True, env=path)
+
+
+def test_the_golden_archive_is_read() -> None:
+    packed = np.load(GOLDEN / "range_coding_rows.npy")
+    archive = open_archive(GOLDEN / "archive_v1.zarr")
+    assert np.array_equal(archive[:], packed)
+    assert np.array_equal(archive[60:70], packed[60:70])
+    assert archive.fingerprint == "f" * 64
+
+
+# visibility
+
+
+def test_rows_are_invisible_until_the_append_ends() -> None:
+    packed, store = random_rows(40, 17), MemoryStore()
+    archive = small_archive(store, packed[:13])
+    seen = []
+
+    def batches() -> Iterator[np.ndarray]:
+        for start in range(13, 40, 9):
+            yield packed[start : start + 9]
+            seen.append(open_archive(store)[:])
+
+    archive.append(batches())
+    assert all(np.array_equal(rows, packed[:13]) for rows in seen)
+    assert len(seen) == 3
+    assert np.array_equal(open_archive(store)[:], packed)
+
+
+def test_an_append_that_dies_leaves_the_old_rows_and_can_be_done_again() -> None:
+    packed, store = random_rows(40, 17), MemoryStore()
+    archive = small_archive(store, packed[:13])
+
+    def broken() -> Iterator[np.ndarray]:
+        yield 255 - random_rows(20, 16, seed=9).repeat(2, axis=1)[:, :3] & 1
+        raise RuntimeError("the power went out")
+
+    with pytest.raises(RuntimeError, match="power"):
+        archive.append(broken())
+    assert np.array_equal(open_archive(store)[:], packed[:13])
+    open_archive(store, mode="r+").append(packed[13:])
+    assert np.array_equal(open_archive(store)[:], packed)
+
+
+def test_a_second_appender_is_told() -> None:
+    packed, store = random_rows(9, 17), MemoryStore()
+    first = small_archive(store, packed)
+    second = open_archive(store, mode="r+")
+    first.append(packed)
+    with pytest.raises(FileError, match="changed by another process"):
+        second.append(packed)
+
+
+def write_in_process(folder: str, index: int) -> WrittenShard:
+    rows = random_rows(8 if index < 3 else 5, 17, seed=index)
+    return open_archive(folder, mode="r+").write_shard(index, rows)
+
+
+def test_processes_write_whole_shards_without_a_lock(tmp_path: Path) -> None:
+    folder = str(tmp_path / "a.zarr")
+    codec = stand_in(random_rows(50, 17), 17)
+    archive = PackedArchive.create(folder, codec, chunk_rows=4, shard_rows=8)
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        written = pool.starmap(write_in_process, [(folder, index) for index in (3, 0, 2, 1)])
+    assert len(open_archive(folder)) == 0
+    archive.commit(written)
+    expected = [random_rows(8 if index < 3 else 5, 17, seed=index) for index in range(4)]
+    assert np.array_equal(open_archive(folder)[:], np.concatenate(expected))
+
+
+def test_a_commit_refuses_gaps_repeats_short_shards_and_what_was_not_written() -> None:
+    codec = stand_in(random_rows(50, 17), 17)
+    archive = PackedArchive.create(MemoryStore(), codec, chunk_rows=4, shard_rows=8)
+    first = archive.write_shard(0, random_rows(8, 17))
+    short = archive.write_shard(1, random_rows(3, 17))
+    for shards in ([short], [first, first], [first, WrittenShard(2, 8)]):
+        with pytest.raises(ConfigError, match="every shard from 0 on once"):
+            archive.commit(shards)
+    with pytest.raises(ConfigError, match="only the last"):
+        archive.commit([first, short, WrittenShard(2, 8)])
+    with pytest.raises(FormatError, match=r"lost .*c/2/0"):
+        archive.commit([first, WrittenShard(1, 8), WrittenShard(2, 8)])
+    archive.commit([first, short])
+    assert len(archive) == 11
+    with pytest.raises(ConfigError, match="visible"):
+        archive.write_shard(1, random_rows(8, 17))
+    with pytest.raises(ConfigError, match="use append"):
+        archive.commit([WrittenShard(2, 8)])
+
+
+# faults
+
+
+@pytest.mark.parametrize("mask", [0x01, 0x80])
+def test_a_flipped_byte_is_an_error_or_changes_nothing(mask: int) -> None:
+    packed, store = random_rows(11, 17), MemoryStore()
+    small_archive(store, packed)
+    files = contents(store)
+    refused = tried = 0
+    for name, content in files.items():
+        for index in range(0, len(content), 3 if name == "zarr.json" else 1):
+            damaged = bytearray(content)
+            damaged[index] ^= mask
+            tried += 1
+            try:
+                archive = open_archive(store_of(files | {name: bytes(damaged)}))
+                assert np.array_equal(archive[:], packed), (name, index)
+                assert archive.fingerprint == "a" * 64
+            except BitcodecError:
+                refused += 1
+    assert refused > 0.5 * tried
+
+
+def test_a_truncated_or_lost_file_is_an_error() -> None:
+    packed, store = random_rows(11, 17), MemoryStore()
+    small_archive(store, packed)
+    files = contents(store)
+    for name, content in files.items():
+        for length in range(0, len(content), 16):
+            with pytest.raises(BitcodecError, match=r"damaged|read|lost"):
+                open_archive(store_of(files | {name: content[:length]}))[:]
+        rest = {key: value for key, value in files.items() if key != name}
+        with pytest.raises(BitcodecError, match=r"lost|read"):
+            open_archive(store_of(rest))[:]
+
+
+def test_a_chunk_that_lies_beyond_its_shard_is_not_read_as_zeros() -> None:
+    packed, store = random_rows(32, 64), MemoryStore()
+    codec = stand_in(packed, 64)
+    PackedArchive.create(store, codec, chunk_rows=16, shard_rows=32).append(packed)
+    files = contents(store)
+    index = files["c/0/0"][-(2 * 16 + 4) :]
+    archive = open_archive(store_of(files | {"c/0/0": index}))
+    with pytest.raises(FormatError, match="lost the chunk of row 16"):
+        archive[17]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"shape": [2**60, 3]}, "seal"),
+        ({"shape": [10, 3]}, "seal"),
+        ({"shape": [11, 4]}, r"damaged|is \(n, 3\)"),
+        ({"fill_value": 1}, "over 0"),
+        ({"data_type": "int8"}, r"takes|over 0"),
+        ({"attributes": {}}, "attributes"),
+        ({"codecs": [{"name": "bytes"}]}, "sharded"),
+        ({"chunk_key_encoding": {"name": "v2"}}, "lost"),
+    ],
+)
+def test_metadata_that_lie_are_refused(change: dict[str, Any], message: str) -> None:
+    packed, store = random_rows(11, 17), MemoryStore()
+    small_archive(store, packed)
+    files = contents(store)
+    metadata = json.loads(files["zarr.json"]) | change
+    with pytest.raises(FormatError, match=message):
+        open_archive(store_of(files | {"zarr.json": json.dumps(metadata).encode()}))[:]
+
+
+def test_deep_json_is_a_format_error() -> None:
+    with pytest.raises(FormatError, match="damaged"):
+        open_archive(store_of({"zarr.json": b"[" * 100_000}))
+
+
+def test_a_newer_archive_says_so() -> None:
+    store = MemoryStore()
+    small_archive(store, random_rows(11, 17))
+    files = contents(store)
+    newer = files["zarr.json"].replace(b'"format_version": 1', b'"format_version": 2')
+    assert newer != files["zarr.json"]
+    with pytest.raises(FormatError, match="upgrade"):
+        open_archive(store_of(files | {"zarr.json": newer}))
+
+
+def test_another_codec_cannot_decode(codec: BitCodec) -> None:
+    archive = small_archive(MemoryStore(), random_rows(9, 17))
+    with pytest.raises(MismatchError, match="use the codec that encoded it"):
+        archive.decode(slice(3), codec)
+
+
+def test_an_existing_archive_is_not_replaced_unless_told(tmp_path: Path) -> None:
+    packed = random_rows(9, 17)
+    small_archive(tmp_path / "a.zarr", packed)
+    with pytest.raises(FileError, match="exists"):
+        small_archive(tmp_path / "a.zarr", packed)
+    codec = stand_in(packed, 17)
+    assert len(PackedArchive.create(tmp_path / "a.zarr", codec, overwrite=True)) == 0
+    shutil.rmtree(tmp_path / "a.zarr")
+    with pytest.raises(FileError, match="cannot read"):
+        open_archive(tmp_path / "a.zarr")
+
+
+def test_an_archive_opened_for_reading_is_not_written() -> None:
+    store = MemoryStore()
+    small_archive(store, random_rows(9, 17))
+    with pytest.raises(FileError, match=r"read.only"):
+        open_archive(store).append(random_rows(3, 17))
+    assert len(open_archive(store)) == 9
+
+
+def test_wrong_rows_and_sizes_are_named() -> None:
+    packed = random_rows(9, 17)
+    codec = stand_in(packed, 17)
+    archive = PackedArchive.create(MemoryStore(), codec, chunk_rows=4, shard_rows=8)
+    with pytest.raises(ShapeError, match="for 17 bits"):
+        archive.append(packed[:, :2])
+    with pytest.raises(ValueRangeError, match="pad bit"):
+        archive.append(np.full_like(packed, 255))
+    with pytest.raises(ShapeError, match="1 to 8 rows"):
+        archive.write_shard(0, packed)
+    for sizes in ({"chunk_rows": 0}, {"chunk_rows": 3, "shard_rows": 8}, {"shard_rows": 2**40}):
+        with pytest.raises(ConfigError, match=r"chunk_rows|shard_rows"):
+            PackedArchive.create(MemoryStore(), codec, **sizes)  # type: ignore[arg-type]
+    table = ProbabilityTable.learn(random_rows(9, 16), n_bits=16, n_profiles=1)
+    with pytest.raises(ConfigError, match="16 bits, the codec 17"):
+        PackedArchive.create(MemoryStore(), codec, table=table)
+
+
+def test_a_foreign_array_is_refused() -> None:
+    store = MemoryStore()
+    zarr.create_array(store, shape=(4, 3), dtype="uint8", chunks=(2, 3))
+    with pytest.raises(FormatError, match="sharded"):
+        open_archive(store)
