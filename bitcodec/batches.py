@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from bitcodec.errors import ConfigError, FileError, FormatError, ShapeError, ValueRangeError
 from bitcodec.files import PathLike, one_line, open_npy
 
+_Slice = tuple[str, int, np.ndarray | torch.Tensor]
 Paths = PathLike | Sequence[PathLike]
 HiddenSource = np.ndarray | torch.Tensor | Paths | Iterable[np.ndarray | torch.Tensor]
 
@@ -91,9 +92,9 @@ class HiddenBatches:
             ConfigError: a generator is read a second time.
         """
         first_row = 0
-        for rows in self._read(batch_size):
+        for name, start, rows in self._read(batch_size):
             batch = to_float32(rows)
-            check_finite(batch, first_row=first_row)
+            check_finite(batch, first_row=first_row, part=name, first_row_of_part=start)
             first_row += len(batch)
             yield batch
 
@@ -149,18 +150,20 @@ class HiddenBatches:
         offsets = np.cumsum([0, *(part.shape[0] for part in self._parts)])
         for choice in torch.randperm(len(starts), generator=generator).tolist():
             index, start = starts[choice]
-            chunk = to_float32(self._parts[index].read(start, start + SHUFFLE_CHUNK_ROWS))
-            check_finite(chunk, first_row=int(offsets[index]) + start)
+            part = self._parts[index]
+            chunk = to_float32(part.read(start, start + SHUFFLE_CHUNK_ROWS))
+            first_row = int(offsets[index]) + start
+            check_finite(chunk, first_row=first_row, part=part.name, first_row_of_part=start)
             yield chunk
 
-    def _read(self, batch_size: int) -> Iterator[np.ndarray | torch.Tensor]:
+    def _read(self, batch_size: int) -> Iterator[_Slice]:
         for part in self._parts:
             for start in range(0, part.shape[0], batch_size):
-                yield part.read(start, start + batch_size)
+                yield part.name, start, part.read(start, start + batch_size)
         if self._stream is not None:
             yield from self._read_stream(batch_size)
 
-    def _read_stream(self, batch_size: int) -> Iterator[np.ndarray | torch.Tensor]:
+    def _read_stream(self, batch_size: int) -> Iterator[_Slice]:
         assert self._stream is not None
         if self._stream_was_read and not self.rereadable:
             raise ConfigError(
@@ -172,7 +175,7 @@ class HiddenBatches:
             part = _array_part(batch, name=f"batch {index}")
             self._check_width(part.shape, part.name)
             for start in range(0, part.shape[0], batch_size):
-                yield part.read(start, start + batch_size)
+                yield part.name, start, part.read(start, start + batch_size)
 
     def _check_width(self, shape: tuple[int, int], name: str) -> None:
         if self.n_dims is None:
@@ -249,12 +252,20 @@ def check_floating(rows: np.ndarray | torch.Tensor) -> None:
         )
 
 
-def check_finite(rows: torch.Tensor, *, first_row: int = 0) -> None:
+def check_finite(
+    rows: torch.Tensor,
+    *,
+    first_row: int = 0,
+    part: str = "hidden",
+    first_row_of_part: int = 0,
+) -> None:
     """Raise unless every value is finite.
 
     Args:
         rows: (b, d) float32.
         first_row: the number that the first row has in the whole source.
+        part: the name of the file or batch that the rows are from.
+        first_row_of_part: the number that the first row has there.
 
     Raises:
         ValueRangeError: a value is NaN or infinite; the message names the first such row.
@@ -265,8 +276,9 @@ def check_finite(rows: torch.Tensor, *, first_row: int = 0) -> None:
     row = int((~torch.isfinite(rows)).any(dim=1).nonzero()[0])
     kind = "NaN" if torch.isnan(rows[row]).any() else "infinity"
     raise ValueRangeError(
-        f"row {first_row + row} holds {kind}: drop or repair such rows (massive activations that "
-        "overflowed float16 are the usual cause: harvest in bfloat16 or float32)"
+        f"row {first_row + row} holds {kind} (row {first_row_of_part + row} of {part}): drop or "
+        "repair such rows (massive activations that overflowed float16 are the usual cause: "
+        "harvest in bfloat16 or float32)"
     )
 
 

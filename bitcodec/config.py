@@ -45,7 +45,7 @@ class CodecConfig:
     refine: Refine = "fast"
     """How long encoding searches for a better code after the linear pass, unless told otherwise.
     Codes that are compared by Hamming distance want "none"."""
-    refine_rounds: int = 4
+    refine_rounds: int = 3
     """Alternations of searching codes and refitting the decoder after training; they need a
     `refine` other than "none"."""
     constant: ConstantPolicy = "refuse"

@@ -79,6 +79,20 @@ def refuse_existing(target: PathLike, *, overwrite: bool = False) -> None:
         raise FileError(f"{target} exists: choose another name or allow overwriting it")
 
 
+def check_target(target: PathLike, *, overwrite: bool = False) -> None:
+    """Raise if an output could not be written, before the work that makes it begins.
+
+    Raises:
+        FileError: `target` exists and `overwrite` is false, or its folder is missing or read-only.
+    """
+    refuse_existing(target, overwrite=overwrite)
+    parent = (Path.cwd() / target).parent
+    if not parent.is_dir():
+        raise FileError(f"cannot write {target}: {_WRITE_ADVICE[errno.ENOENT]}")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise FileError(f"cannot write {target}: {_WRITE_ADVICE[errno.EACCES]}")
+
+
 def refuse_foreign_folder(folder: PathLike, *, expected: Collection[str]) -> None:
     """Raise if a path is anything but a folder of exactly the files named, or nothing.
 

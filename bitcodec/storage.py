@@ -25,6 +25,7 @@ from bitcodec.files import (
     NpyWriter,
     PathLike,
     atomic_path,
+    check_target,
     one_line,
     open_npy,
     read_json,
@@ -90,6 +91,20 @@ def fingerprint(tensors: dict[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
+def check_codec_target(folder: PathLike, *, overwrite: bool = False) -> None:
+    """Raise if a codec could not be written to a folder, before a fit begins.
+
+    Raises:
+        FileError: the folder exists and `overwrite` is false or it is no codec, or its place cannot
+            be written to.
+        FormatError: the folder looks like a codec's but is another tool's.
+    """
+    check_target(folder, overwrite=overwrite)
+    refuse_foreign_folder(folder, expected=(HEADER_NAME, TENSORS_NAME))
+    if Path(folder).exists():
+        _read_header(Path(folder) / HEADER_NAME, kind=_CODEC_KIND)
+
+
 def save_codec(
     folder: PathLike,
     header: CodecHeader,
@@ -102,12 +117,8 @@ def save_codec(
     Raises:
         FileError: `folder` exists and `overwrite` is false or is no codec, or cannot be written.
     """
-    target = Path(folder)
-    refuse_existing(target, overwrite=overwrite)
-    refuse_foreign_folder(target, expected=(HEADER_NAME, TENSORS_NAME))
-    if target.exists():
-        _read_header(target / HEADER_NAME, kind=_CODEC_KIND)  # other tools' folders look alike
-    with atomic_path(target, overwrite=overwrite) as temporary:
+    check_codec_target(folder, overwrite=overwrite)
+    with atomic_path(folder, overwrite=overwrite) as temporary:
         temporary.mkdir()
         (temporary / TENSORS_NAME).write_bytes(serialise(tensors))
         content = dataclasses.asdict(header) | {"libraries": library_versions()}
@@ -249,6 +260,8 @@ def open_packed(
     """
     packed = open_npy(path)
     header_path = packed_header_path(path)
+    if not header_path.is_file():
+        raise FileError(f"{path} is not packed codes: its header {header_path.name} is not there")
     content = _read_header(header_path, kind=_PACKED_KIND)
     header = _build(PackedHeader, content, header_path)
     if header.bit_order != "little":

@@ -21,6 +21,8 @@ from bitcodec.statistics import BitStatistics
 
 REFIT_ROWS = 2**17
 """Rows on which the decoder is refitted after training."""
+REFIT_BATCH = 4096
+"""Rows of one product of that refit: few sums of (h, h) in float64."""
 REFIT_PENALTY = 1000.0
 """Ridge of that refit, in rows."""
 SEARCH_PENALTY = 100.0
@@ -163,7 +165,7 @@ class Trainer:
     def _encoded(self, batches: HiddenBatches) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield the linear pass's bits, and z, of random batches of `REFIT_ROWS` rows."""
         generator = torch.Generator().manual_seed(self.config.seed)
-        shuffled = batches.shuffled(self.config.batch_size, generator, keep_rest=True)
+        shuffled = batches.shuffled(REFIT_BATCH, generator, keep_rest=True)
         for batch in take_rows(shuffled, REFIT_ROWS):
             standardised = self.model.standardise(batch.to(self.model.mean.device))
             yield (self.model.logits(standardised) >= 0).float(), standardised

@@ -113,7 +113,7 @@ def test_the_json_names_what_another_reader_needs(tmp_path: Path) -> None:
     index.save(tmp_path / "index")
     content = json.loads((tmp_path / "index" / "index.json").read_text())
     assert content["format_version"] == 1
-    assert content["bit_order"] == "least significant first"
+    assert content["bit_order"] == "little"
     assert content["fingerprint"] == StubCodec(N_BITS).fingerprint_
     assert (content["n_rows"], content["n_bits"], content["row_bytes"]) == (300, 20, 3)
     assert content["file_bytes"] == (tmp_path / "index" / "index.faiss").stat().st_size

@@ -63,10 +63,10 @@ def fit(
     Example: bitcodec fit hidden -o codec --n-steps 500
     """
     from bitcodec import BitCodec
-    from bitcodec.files import refuse_existing
+    from bitcodec.storage import check_codec_target
     from bitcodec_cli.provenance import describe_source
 
-    refuse_existing(output, overwrite=overwrite)
+    check_codec_target(output, overwrite=overwrite)
     chosen = {name: value for name, value in given.items() if value is not None}
     codec = BitCodec.preset(preset, **chosen)
     fit_with_bar(codec, list(hidden), title="fit", provenance=describe_source(hidden[0]))

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import random
+import shutil
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,7 +57,7 @@ def demo(
 
     begun = time.monotonic()
     _claim(output)
-    note(f"loading {name} (fetched and converted the first time)")
+    note(f"loading {name}")
     model, harvested = _harvest(output, text, name, layer, max_rows=max_rows, device=device)
     layer = harvested.settings.layers[0]
     results = {}
@@ -89,8 +92,10 @@ def _harvest(
     from bitcodec_transformers import load_model
 
     model = load_model(name, device=device)
+    documents = list(read_text(text))
+    random.Random(0).shuffle(documents)  # so that some of all the text is read, held out or not
     summary = harvest_with_bar(
-        read_text(text),
+        documents,
         model=model,
         layers=[model.n_layers // 2 if layer is None else layer],
         output=output / "hidden",
@@ -156,12 +161,13 @@ def _search_new_sentences(output: Path, model: LanguageModel, *, layer: int, dev
     states, asked = hidden_of(sentences, model=model, layer=layer, median_norm=median)
     last = [row for row in range(len(asked)) if _is_last(asked.document, row)]
     result = index.search(states, k=4)
-    click.echo("\nNearest contexts by Hamming distance (of the token in brackets)")
+    click.echo("\nNearest contexts of the token in brackets, with the number of bits that differ")
     for query in last:
         print_neighbours(result, query, asked=asked, rows=rows)
 
 
 def _where(output: Path, *, seconds: float) -> str:
+    command = "bitcodec" if shutil.which("bitcodec") else sys.argv[0]
     return f"""
 Done in {seconds:.0f} s. Left behind:
   {output}/hidden            hidden states, and the text of every row
@@ -169,7 +175,7 @@ Done in {seconds:.0f} s. Left behind:
   {output}/search/codec      dense codec     {output}/search/codes.npy   its codes
   {output}/search/index      Hamming index
 Try a sentence of your own:
-  bitcodec search {output}/search/codec {output}/search/index \\
+  {command} search {output}/search/codec {output}/search/index \\
     --text "for each key in the mapping" --harvest {output}/hidden"""
 
 

@@ -20,8 +20,8 @@ ROWS: tuple[tuple[str, str, str], ...] = (
     ("bytes_per_vector", "bytes per vector, packed", "{:.0f}"),
     ("coded_bytes_per_vector", "bytes per vector, entropy-coded", "{:.1f}"),
     ("entropy_bits", "sum of bit entropies, ΣH", "{:.1f}"),
-    ("fvu", "fraction of variance unexplained", "{:.3f}"),
-    ("fvu_total", "the same over total variance", "{:.3f}"),
+    ("fvu", "fraction of variance unexplained, FVU", "{:.3f}"),
+    ("fvu_total", "FVU over the total variance", "{:.3f}"),
     ("cosine", "cosine", "{:.3f}"),
     ("l2_ratio", "norm ratio", "{:.3f}"),
 )
@@ -68,7 +68,7 @@ def hamming_recall(
     rows = np.concatenate([batch.numpy() for batch in HiddenBatches(hidden).batches(4096)])
     if queries is None:
         asked = np.zeros(len(rows), dtype=bool)
-        asked[:: max(1, len(rows) // max(1, n_queries))] = True
+        asked[:: max(2, len(rows) // n_queries)] = True
         rows, queries = rows[~asked], rows[asked]
     queries = queries[:n_queries]
     if len(rows) < k or len(queries) == 0:

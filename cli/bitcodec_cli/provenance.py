@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from bitcodec_cli.terminal import note
+
 MANIFEST = "harvest.json"
 
 
@@ -27,6 +29,8 @@ def describe_source(source: Path) -> dict[str, Any]:
     from bitcodec_transformers import read_harvest
 
     summary = read_harvest(folder)
+    if not summary.complete:
+        note(f"warning: the harvest {folder} is unfinished; the same harvest command resumes it")
     settings = summary.settings.to_json()
     layers = settings.pop("layers")
     layer = next((n for n in layers if summary.layer_folder(n) in (source, source.parent)), None)

@@ -55,11 +55,11 @@ def build(
     Example: bitcodec index build codec codes.npy -o index
     """
     from bitcodec import BitCodec
-    from bitcodec.files import refuse_existing
+    from bitcodec.files import check_target
     from bitcodec.storage import open_packed, packed_header_path
     from bitcodec_faiss import HammingIndex
 
-    refuse_existing(output, overwrite=overwrite)
+    check_target(output, overwrite=overwrite)
     loaded = BitCodec.load(codec, device=device)
     built = HammingIndex(loaded, factory=factory)
     if packed_header_path(source).is_file():
@@ -113,7 +113,7 @@ def search(
         raise click.UsageError("give either QUERIES or --text")
     loaded = BitCodec.load(codec, device=device)
     opened = HammingIndex.load(index, loaded)
-    found_rows = _rows_of(harvest_folder)
+    found_rows = _rows_of(harvest_folder, n_rows=len(opened))
     if queries is not None:
         packed = loaded.encode(open_source(queries)[0])
         print_lines(opened.search_packed(packed, k=k), rows=found_rows)
@@ -180,12 +180,19 @@ def print_neighbours(
             console.print(f"{score:>6}  {before:>{width}}[bold green]{token}[/]{after}  {source}")
 
 
-def _rows_of(folder: Path | None) -> HarvestRows | None:
+def _rows_of(folder: Path | None, *, n_rows: int) -> HarvestRows | None:
     if folder is None:
         return None
+    from bitcodec.errors import MismatchError
     from bitcodec_transformers import read_rows
 
-    return read_rows(folder)
+    rows = read_rows(folder)
+    if len(rows) != n_rows:
+        raise MismatchError(
+            f"the harvest {folder} has {len(rows)} rows and the index {n_rows}: "
+            "give the harvest that the index was built from"
+        )
+    return rows
 
 
 def _marked(rows: HarvestRows, row: int, *, width: int) -> tuple[str, str, str]:

@@ -27,7 +27,7 @@ from bitcodec_faiss.backend import load_faiss
 FORMAT_VERSION = 1
 """The index.json that this version writes and the newest that it reads."""
 
-BIT_ORDER = "least significant first"
+BIT_ORDER = "little"
 """FAISS's and bitcodec's order of the bits in a byte."""
 
 _FAISS_FILE = "index.faiss"
