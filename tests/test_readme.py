@@ -30,9 +30,10 @@ def test_the_python_examples_run_one_after_another(
     for block in BLOCKS:
         fewer_steps = block.replace("expansion=4)", "expansion=4, n_steps=5)")
         exec(compile(fewer_steps, "README.md", "exec"), names)
-    assert len(BLOCKS) == 3
+    assert len(BLOCKS) == 4
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "codec",
+        "codes.zarr",
         "hidden.npy",
         "index",
         "states",

@@ -18,7 +18,7 @@ from bitcodec_cli.options import (
     output_option,
     overwrite_option,
 )
-from bitcodec_cli.terminal import note, print_json, print_table, progress_bar
+from bitcodec_cli.terminal import note, output_console, print_json, progress_bar
 
 if TYPE_CHECKING:
     import numpy as np
@@ -254,7 +254,7 @@ def evaluate(
     if as_json:
         print_json(result)
     else:
-        print_table(evaluation_table({str(codec): result}))
+        output_console().print(evaluation_table({str(codec): result}))
 
 
 def open_source(path: Path) -> tuple[HiddenSource, int | None]:

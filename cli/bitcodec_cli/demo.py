@@ -53,7 +53,7 @@ def demo(
     """
     from bitcodec.files import write_json
     from bitcodec_cli.measuring import evaluation_table
-    from bitcodec_cli.terminal import print_table
+    from bitcodec_cli.terminal import output_console
 
     begun = time.monotonic()
     _claim(output)
@@ -67,7 +67,7 @@ def demo(
         )
     _search_new_sentences(output, model, layer=layer, device=device)
     click.echo(f"\nMeasured on {results['archive']['n_rows']:,} rows that no codec was fitted on")
-    print_table(evaluation_table(results))
+    output_console().print(evaluation_table(results))
     seconds = time.monotonic() - begun
     write_json(output / MARKER, {"results": results, "seconds": seconds}, overwrite=True)
     click.echo(_where(output, seconds=seconds))

@@ -167,17 +167,18 @@ def print_neighbours(
     result: SearchResult, query: int, *, asked: HarvestRows, rows: HarvestRows
 ) -> None:
     """Print a token in its sentence and the contexts nearest to it, aligned on the token."""
-    from rich.console import Console
+    from bitcodec_cli.terminal import output_console
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = output_console()
     width = min(48, max(16, (console.width - 40) // 2))
     before, token, after = _marked(asked, query, width=200)
-    console.print(f"\n{before}[bold reverse]{token}[/]{after}")
+    console.print(f"\n{before}[bold reverse]{token}[/]{after}", soft_wrap=True)
     for row, score in zip(result.ids[query].tolist(), result.scores[query].tolist(), strict=True):
         if row >= 0:
             before, token, after = _marked(rows, row, width=width)
             source = f"[dim]({_escape(rows.document_id(row))})[/]"
-            console.print(f"{score:>6}  {before:>{width}}[bold green]{token}[/]{after}  {source}")
+            line = f"{score:>6}  {before:>{width}}[bold green]{token}[/]{after}  {source}"
+            console.print(line, soft_wrap=True)
 
 
 def _rows_of(folder: Path | None, *, n_rows: int) -> HarvestRows | None:

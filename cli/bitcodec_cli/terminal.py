@@ -13,7 +13,6 @@ import click
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
 PIPE_WIDTH = 120
 """Columns where no terminal tells its own."""
@@ -48,14 +47,12 @@ def print_json(content: Any) -> None:
     click.echo(json.dumps(content, indent=2, default=str))
 
 
-def print_table(table: Table) -> None:
-    """Print a table on stdout, wide enough for a pipe to see all of it."""
+def output_console() -> Console:
+    """Return a console that writes to stdout, of a fixed width where that is no terminal."""
     from rich.console import Console
 
-    console = Console(highlight=False)
-    if not sys.stdout.isatty():
-        console.width = PIPE_WIDTH
-    console.print(table)
+    width = None if sys.stdout.isatty() else PIPE_WIDTH
+    return Console(highlight=False, width=width)
 
 
 @contextlib.contextmanager
