@@ -32,7 +32,7 @@ N_QUERIES = 1000
 
 
 def main() -> int:
-    """Run the benchmark, write benchmarks/results/first_light.json, return 1 if a goal is missed."""
+    """Write benchmarks/results/first_light.json; return 1 if a goal is missed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--hidden", type=Path, default=Path("demo/hidden"), help="a harvest")
     parser.add_argument("--seeds", type=int, default=3, help="fits of each preset")
