@@ -12,6 +12,7 @@ from bitcodec.errors import ConfigError
 
 Surrogate = Literal["sigmoid", "identity", "published"]
 ConstantPolicy = Literal["refuse", "keep"]
+Scaling = Literal["dimension", "global"]
 Refine = Literal["none", "fast", "best"]
 
 
@@ -30,6 +31,9 @@ class CodecConfig:
     """gamma: weight of the mean absolute covariance of two different bits."""
     covariance_columns: int | None = 256
     """Columns of the covariance sampled at a step; None for all."""
+    scaling: Scaling = "dimension"
+    """Divide by each dimension's standard deviation, so that all count alike, or by one number, so
+    that distances keep their order: what search wants."""
     initial_activity: float = 0.05
     """The share of rows in which each bit starts on; in (0, 1)."""
     surrogate: Surrogate = "sigmoid"
@@ -83,6 +87,7 @@ class CodecConfig:
         _require(0 <= self.seed < 2**63, "seed", "at least 0 and below 2^63", self.seed)
         _require(self.refine_rounds >= 0, "refine_rounds", "at least 0", self.refine_rounds)
         _require_choice(self.refine, "refine", get_args(Refine))
+        _require_choice(self.scaling, "scaling", get_args(Scaling))
         _require_choice(self.surrogate, "surrogate", get_args(Surrogate))
         _require_choice(self.constant, "constant", get_args(ConstantPolicy))
 
@@ -113,7 +118,15 @@ class CodecConfig:
 
 PRESETS: dict[str, dict[str, Any]] = {
     "archive": {},
-    "search": {"expansion": 1.0, "entropy_weight": 0.0, "initial_activity": 0.5, "refine": "none"},
+    "search": {
+        "expansion": 1.0,
+        "entropy_weight": 0.0,
+        "covariance_weight": 0.0,
+        "scaling": "global",
+        "initial_activity": 0.5,
+        "learning_rate": 1e-3,
+        "refine": "none",
+    },
 }
 """Parameters by purpose: "archive" gives sparse codes of low entropy (the defaults), "search" dense
 codes of one bit per dimension whose Hamming distance ranks well."""

@@ -6,7 +6,7 @@ import inspect
 from typing import Any, Self
 
 from bitcodec import config
-from bitcodec.config import CodecConfig, ConstantPolicy, Refine, Surrogate
+from bitcodec.config import CodecConfig, ConstantPolicy, Refine, Scaling, Surrogate
 from bitcodec.errors import ConfigError
 from bitcodec.extras import import_extra
 
@@ -23,6 +23,8 @@ class Parameters:
             0 gives dense codes.
         covariance_weight: gamma, the weight of the mean absolute covariance of two bits.
         covariance_columns: columns of the covariance sampled at a step; None for all.
+        scaling: divide by each "dimension"'s standard deviation, or by one "global" number that
+            keeps the order of distances.
         initial_activity: the share of rows in which each bit starts on.
         surrogate: the gradient that stands in for the step's: "sigmoid", "identity" or "published".
         temperature: width of the sigmoid surrogate.
@@ -44,6 +46,7 @@ class Parameters:
         entropy_weight: float = _DEFAULT.entropy_weight,
         covariance_weight: float = _DEFAULT.covariance_weight,
         covariance_columns: int | None = _DEFAULT.covariance_columns,
+        scaling: Scaling = _DEFAULT.scaling,
         initial_activity: float = _DEFAULT.initial_activity,
         surrogate: Surrogate = _DEFAULT.surrogate,
         temperature: float = _DEFAULT.temperature,
@@ -61,6 +64,7 @@ class Parameters:
         self.entropy_weight = entropy_weight
         self.covariance_weight = covariance_weight
         self.covariance_columns = covariance_columns
+        self.scaling = scaling
         self.initial_activity = initial_activity
         self.surrogate = surrogate
         self.temperature = temperature

@@ -28,7 +28,7 @@ class Sample:
     mean: torch.Tensor
     """(d,) float32."""
     scale: torch.Tensor
-    """(d,) float32, standard deviations; 0 for dimensions that are constant."""
+    """(d,) float32, standard deviations, or their quadratic mean; 0 for constant dimensions."""
     rows: torch.Tensor
     """(n, d) float32, some random rows, n at most about `START_ROWS`."""
 
@@ -69,6 +69,8 @@ def draw_sample(batches: HiddenBatches, config: CodecConfig, generator: torch.Ge
         raise _too_few_rows(batches, config)
     mean, scale = moments.mean_and_scale()
     _check_constant(scale, config)
+    if config.scaling == "global":
+        scale = torch.where(scale > 0, scale.square().mean().sqrt(), 0.0)
     return Sample(mean=mean.float(), scale=scale.float(), rows=torch.cat(start))
 
 

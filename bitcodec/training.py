@@ -21,7 +21,7 @@ from bitcodec.statistics import BitStatistics
 
 REFIT_ROWS = 2**17
 """Rows on which the decoder is refitted after training."""
-REFIT_BATCH = 4096
+REFIT_BATCH = 2048
 """Rows of one product of that refit: few sums of (h, h) in float64."""
 REFIT_PENALTY = 1000.0
 """Ridge of that refit, in rows."""

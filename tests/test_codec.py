@@ -306,12 +306,12 @@ BAD_INPUT: dict[str, tuple[type[BitcodecError], str, Callable[[np.ndarray], Any]
     ),
     "NaN": (
         ValueRangeError,
-        r"row 123 holds NaN: drop or repair.*float16",
+        r"row 123 holds NaN .*: drop or repair.*float16",
         lambda hidden: bad_rows(hidden, np.nan),
     ),
     "infinity": (
         ValueRangeError,
-        r"row 123 holds infinity: drop or repair.*float16",
+        r"row 123 holds infinity .*: drop or repair.*float16",
         lambda hidden: bad_rows(hidden, np.inf),
     ),
     "overflown float16": (

@@ -367,3 +367,19 @@ def test_a_coder_on_the_gpu_equals_float64() -> None:
     np.testing.assert_allclose(
         on_gpu.decode(pack(bits)), decoded_in_float64(model, bits), rtol=1e-5, atol=1e-5
     )
+
+
+def test_global_scaling_divides_every_dimension_by_one_number(hidden: np.ndarray) -> None:
+    config = CodecConfig(n_bits=8, scaling="global")
+    sample = draw_sample(HiddenBatches(hidden), config, torch.Generator().manual_seed(0))
+    expected = np.sqrt(hidden.var(axis=0, dtype=np.float64).mean())
+    np.testing.assert_allclose(sample.scale.numpy(), expected, rtol=1e-5)
+
+
+def test_global_scaling_leaves_constant_dimensions_at_zero() -> None:
+    rows = np.random.default_rng(0).normal(size=(64, 3)).astype(np.float32) * [1, 7, 0]
+    config = CodecConfig(n_bits=8, batch_size=64, scaling="global", constant="keep")
+    batches = HiddenBatches(rows.astype(np.float32))
+    sample = draw_sample(batches, config, torch.Generator().manual_seed(0))
+    assert sample.scale[2] == 0
+    assert sample.scale[0] == sample.scale[1] > 0
