@@ -544,3 +544,12 @@ def test_a_damaged_npy_raises_only_errors_of_our_own(
         except BitcodecError as error:
             raised.append(error)
     assert not any("\n" in str(error) for error in raised)
+
+
+def test_many_files_are_not_all_kept_open(tmp_path: Path) -> None:
+    for index in range(40):
+        np.save(tmp_path / f"{index:03}.npy", np.full((2, 3), index, dtype=np.float32))
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    batches = HiddenBatches(tmp_path)
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before + 2
+    assert sum(len(batch) for batch in batches.batches(2)) == 80

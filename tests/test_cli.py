@@ -269,3 +269,41 @@ def test_help_loads_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_an_index_never_replaces_a_folder_of_something_else(work: Path, tmp_path: Path) -> None:
+    (tmp_path / "precious.txt").write_text("mine")
+    arguments = ("index", "build", work / "codec", work / "codes.npy", "-o", tmp_path)
+    result = run(*arguments, "--overwrite")
+    assert result.exit_code == 1
+    assert "will not be replaced" in last_line(result)
+    assert (tmp_path / "precious.txt").read_text() == "mine"
+
+
+def test_a_harvest_of_another_size_than_the_index_is_refused(
+    work: Path, harvest_folder: Path, tmp_path: Path
+) -> None:
+    run("index", "build", work / "codec", work / "codes.npy", "-o", tmp_path / "index")
+    queries = (tmp_path / "index", work / "hidden.npy", "--harvest", harvest_folder)
+    result = run("search", work / "codec", *queries)
+    assert result.exit_code == 1
+    assert "has 4096 rows and the index 1000" in last_line(result)
+
+
+def test_fit_checks_its_output_before_it_trains(work: Path, tmp_path: Path) -> None:
+    result = run("fit", work / "hidden.npy", "-o", tmp_path / "nowhere" / "codec")
+    assert result.exit_code == 1
+    assert "its parent folder does not exist" in last_line(result)
+    assert "steps/s" not in result.stderr
+
+
+def test_decode_refuses_values_that_do_not_fit_float16(hidden: np.ndarray, tmp_path: Path) -> None:
+    large = hidden[:512] * np.float32(1e6)
+    BitCodec(n_bits=16, n_steps=2, batch_size=256).fit(large).save(tmp_path / "codec")
+    np.save(tmp_path / "large.npy", large)
+    run("encode", tmp_path / "codec", tmp_path / "large.npy", "-o", tmp_path / "codes.npy")
+    out = tmp_path / "decoded.npy"
+    result = run("decode", tmp_path / "codec", tmp_path / "codes.npy", "-o", out, "--dtype=float16")
+    assert result.exit_code == 1
+    assert "use --dtype float32" in last_line(result)
+    assert not out.exists()

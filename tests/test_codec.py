@@ -417,3 +417,25 @@ def test_a_device_that_is_not_there_is_refused(hidden: np.ndarray, device: str) 
     with pytest.raises(ConfigError, match=f"device must be .*got '{device}'") as raised:
         tiny(device=device).fit(hidden[:100])
     assert "\n" not in str(raised.value)
+
+
+def test_every_row_of_the_fit_is_counted_though_the_last_batch_is_short(
+    hidden: np.ndarray,
+) -> None:
+    fitted = BitCodec(n_bits=12, n_steps=2, batch_size=512, refine="none").fit(hidden[:1000])
+    assert fitted.statistics_.n_rows == 1000
+
+
+def test_a_failed_minibatch_leaves_the_codec_as_it_was(hidden: np.ndarray, tmp_path: Path) -> None:
+    fitted = BitCodec(n_bits=12, n_steps=2, batch_size=256, refine="none").fit(hidden[:512])
+    before = fitted.encode(hidden[:50])
+    with pytest.raises(ValueRangeError, match="lower learning_rate"):
+        fitted.partial_fit(np.full((4, hidden.shape[1]), 1e30, dtype=np.float32))
+    fitted.save(tmp_path / "codec")
+    np.testing.assert_array_equal(BitCodec.load(tmp_path / "codec").encode(hidden[:50]), before)
+
+
+def test_partial_fit_refuses_another_number_of_bits(hidden: np.ndarray) -> None:
+    fitted = BitCodec(n_bits=12, n_steps=2, batch_size=256, refine="none").fit(hidden[:512])
+    with pytest.raises(ConfigError, match="goes on with 12 bits, the parameters now say 5"):
+        fitted.set_params(n_bits=5).partial_fit(hidden[:256])
