@@ -3,6 +3,16 @@
 A range coder (constriction) codes every byte of a row with a 256-way model: the product of the
 probabilities of its bits. With a table of several profiles, each row's profile is coded before the
 rows. Models are made from the table's levels by integer arithmetic, and are the same everywhere.
+
+Side bytes follow, column by column. The upper byte of a factor or a length takes few values, on
+which a block's own histogram saves six of its eight bits; the lower byte is noise and takes eight.
+
+Format of a block:
+
+    8s   digest of the block's place, its rows and their number of side bytes
+    u8   for each side byte: the number of values in its histogram, 0 for eight bits a value
+         after each number, (u8, u8) for each value: the value, and its weight from 1
+    u32  words of the range coder, little-endian
 """
 
 from __future__ import annotations
@@ -16,14 +26,9 @@ import constriction
 import numpy as np
 
 from bitcodec.bits import check_packed, row_bytes, unpack
-from bitcodec.errors import FormatError, ShapeError
-from bitcodec.probability import (
-    EVEN,
-    MODEL_TOTAL,
-    Buffer,
-    ProbabilityTable,
-    probability_levels,
-)
+from bitcodec.config import SIDE_BYTES
+from bitcodec.errors import ConfigError, FormatError, ShapeError
+from bitcodec.probability import EVEN, MODEL_TOTAL, Buffer, ProbabilityTable, probability_levels
 
 MAX_BLOCK_ROWS = 2**16
 """Rows of the largest block."""
@@ -34,6 +39,9 @@ _SLACK_BITS = 128  # by which a range coder's words may fall short of the inform
 _CACHED_MODELS = 2**15
 _MODELS_AT_ONCE = 2048
 _ROWS_AT_ONCE = 4096  # so that choosing profiles needs little memory
+# A histogram of v values takes 16 v bits, and its rows about log2(v) bits or less: it saves a bit
+# of a row's eight or more where there are no more values than this, and eight rows to each.
+_MOST_VALUES, _ROWS_PER_VALUE = 32, 8
 
 
 class BlockCoder:
@@ -42,52 +50,69 @@ class BlockCoder:
     Threads may share one.
 
     Args:
-        table: the probabilities.
+        table: the probabilities of the bits.
+        side_bytes: bytes of a row after those of its bits, 0, 2 or 4.
+
+    Raises:
+        ConfigError: `side_bytes` is another number.
     """
 
-    def __init__(self, table: ProbabilityTable) -> None:
-        self.table = table
-        self.width = row_bytes(table.n_bits)
+    def __init__(self, table: ProbabilityTable, side_bytes: int = 0) -> None:
+        if side_bytes not in SIDE_BYTES:
+            raise ConfigError(f"side_bytes must be 0, 2 or 4, got {side_bytes}")
+        self.table, self.side_bytes = table, side_bytes
+        self.code_bytes = row_bytes(table.n_bits)
+        self.row_bytes = self.code_bytes + side_bytes
         self._models: dict[int, list[Any]] = {}
         if table.n_profiles > 1:
             self._profile_model = _categoricals(table.weights.astype(np.uint64)[None])[0]
 
-    def __reduce__(self) -> tuple[type[BlockCoder], tuple[ProbabilityTable]]:
+    def __reduce__(self) -> tuple[type[BlockCoder], tuple[ProbabilityTable, int]]:
         """Pickle the table; the models are built again."""
-        return BlockCoder, (self.table,)
+        return BlockCoder, (self.table, self.side_bytes)
+
+    def check_rows(self, packed: np.ndarray) -> None:
+        """Raise unless an array holds (n, ceil(h / 8) + side_bytes) uint8 rows.
+
+        Raises:
+            ShapeError: the width is not that of h bits and the side bytes.
+            ValueRangeError: the dtype is not uint8, or a pad bit is set.
+        """
+        if packed.ndim != 2 or packed.shape[1] != self.row_bytes:
+            raise ShapeError(
+                f"packed must be (n, {self.row_bytes}) for {self.table.n_bits} bits and "
+                f"{self.side_bytes} side bytes, got {packed.shape}"
+            )
+        check_packed(packed[:, : self.code_bytes], n_bits=self.table.n_bits)
 
     def encode(self, packed: np.ndarray, *, place: int = 0) -> bytes:
         """Encode a block.
 
         Args:
-            packed: (n, ceil(h / 8)) uint8, n up to 65,536.
+            packed: (n, ceil(h / 8) + side_bytes) uint8, n up to 65,536.
             place: number of the block's first row, bound into its digest.
 
         Returns:
-            8 bytes of digest, then the range coder's words.
+            The block, as the module says.
 
         Raises:
-            ShapeError: the width is not that of h bits, or there are too many rows.
-            ValueRangeError: the dtype is not uint8, or a pad bit is set.
+            ShapeError, ValueRangeError: as `check_rows`; or there are too many rows.
         """
-        check_packed(packed, n_bits=self.table.n_bits)
+        self.check_rows(packed)
         if len(packed) > MAX_BLOCK_ROWS or packed.size > MAX_BLOCK_BYTES:
             raise ShapeError(
                 f"a block has at most {MAX_BLOCK_ROWS} rows and {MAX_BLOCK_BYTES} bytes, got "
                 f"{packed.shape}: choose a smaller block_rows"
             )
         encoder = constriction.stream.queue.RangeEncoder()
-        profiles = self._choose(packed)
-        if self.table.n_profiles > 1 and len(packed):
-            encoder.encode(profiles.astype(np.int32), self._profile_model)
-        order, runs = _runs(profiles)
-        columns = np.ascontiguousarray(packed[order].T).astype(np.int32)
-        for column, symbols in enumerate(columns):
-            models = self._column_models(column)
-            for profile, start, stop in runs:
-                encoder.encode(symbols[start:stop], models[profile])
+        self._encode_codes(encoder, packed[:, : self.code_bytes])
+        head = self._digest(packed, place)
+        for column in packed[:, self.code_bytes :].T:
+            histogram = _histogram(column)
+            head += bytes([len(histogram)]) + histogram.tobytes()
+            encoder.encode(column.astype(np.int32), _histogram_model(histogram))
         words: bytes = encoder.get_compressed().astype("<u4").tobytes()
-        return self._digest(packed, place) + words
+        return head + words
 
     def check_size(self, size: int, *, n_rows: int) -> None:
         """Raise unless a block of `size` bytes can hold `n_rows` rows.
@@ -95,10 +120,9 @@ class BlockCoder:
         Raises:
             FormatError: it cannot.
         """
-        room = 8 * (size - _DIGEST_BYTES) + _SLACK_BITS
-        whole = size >= _DIGEST_BYTES and size % 4 == 0
-        small = n_rows <= MAX_BLOCK_ROWS and n_rows * self.width <= MAX_BLOCK_BYTES
-        if not (whole and small and n_rows * self.table.least_bits <= room):
+        free = size - _DIGEST_BYTES - self.side_bytes
+        small = n_rows <= MAX_BLOCK_ROWS and n_rows * self.row_bytes <= MAX_BLOCK_BYTES
+        if not (free >= 0 and small and n_rows * self.table.least_bits <= 8 * free + _SLACK_BITS):
             raise FormatError(
                 f"a block of {size} bytes cannot hold {n_rows} rows: the file is damaged"
             )
@@ -112,50 +136,69 @@ class BlockCoder:
             place: as it was given to `encode`.
 
         Returns:
-            (n_rows, ceil(h / 8)) uint8.
+            (n_rows, ceil(h / 8) + side_bytes) uint8.
 
         Raises:
             FormatError: the block is damaged, from another place or coded with another table.
         """
         view = memoryview(data).cast("B")
         self.check_size(len(view), n_rows=n_rows)
-        words = np.frombuffer(view, "<u4", offset=_DIGEST_BYTES).astype(np.uint32)
         try:
-            packed = self._decode_words(words, n_rows)
-        except (AssertionError, KeyError, ValueError) as error:
+            packed = self._decode_rows(view[_DIGEST_BYTES:], n_rows)
+        except (AssertionError, IndexError, KeyError, ValueError) as error:
             raise FormatError(f"the block at row {place} is damaged: {error}") from error
         if self._digest(packed, place) != view[:_DIGEST_BYTES]:
             raise FormatError(f"the block at row {place} is damaged: its checksum does not match")
         return packed
 
-    def _decode_words(self, words: np.ndarray, n_rows: int) -> np.ndarray:
+    def _encode_codes(self, encoder: Any, codes: np.ndarray) -> None:
+        profiles = self._choose(codes)
+        if self.table.n_profiles > 1 and len(codes):
+            encoder.encode(profiles.astype(np.int32), self._profile_model)
+        order, runs = _runs(profiles)
+        columns = np.ascontiguousarray(codes[order].T).astype(np.int32)
+        for column, symbols in enumerate(columns):
+            models = self._column_models(column)
+            for profile, start, stop in runs:
+                encoder.encode(symbols[start:stop], models[profile])
+
+    def _decode_rows(self, view: memoryview, n_rows: int) -> np.ndarray:
+        histograms, view = _read_histograms(view, self.side_bytes)
+        words = np.frombuffer(view, "<u4").astype(np.uint32)
         decoder = constriction.stream.queue.RangeDecoder(words)
+        packed = np.empty((n_rows, self.row_bytes), dtype=np.uint8)
+        packed[:, : self.code_bytes] = self._decode_codes(decoder, n_rows)
+        for column, histogram in enumerate(histograms, start=self.code_bytes):
+            packed[:, column] = decoder.decode(_histogram_model(histogram), n_rows)
+        if not decoder.maybe_exhausted():
+            raise ValueError("bytes are left over")
+        return packed
+
+    def _decode_codes(self, decoder: Any, n_rows: int) -> np.ndarray:
         profiles = np.zeros(n_rows, dtype=np.uint8)
         if self.table.n_profiles > 1 and n_rows:
             profiles[:] = decoder.decode(self._profile_model, n_rows)
         order, runs = _runs(profiles)
-        columns = np.empty((self.width, n_rows), dtype=np.uint8)
+        columns = np.empty((self.code_bytes, n_rows), dtype=np.uint8)
         for column, symbols in enumerate(columns):
             models = self._column_models(column)
             for profile, start, stop in runs:
                 symbols[start:stop] = decoder.decode(models[profile], stop - start)
-        if not decoder.maybe_exhausted():
-            raise ValueError("bytes are left over")
-        packed = np.empty((n_rows, self.width), dtype=np.uint8)
-        packed[order] = columns.T
-        return packed
+        codes = np.empty((n_rows, self.code_bytes), dtype=np.uint8)
+        codes[order] = columns.T
+        return codes
 
-    def _choose(self, packed: np.ndarray) -> np.ndarray:
+    def _choose(self, codes: np.ndarray) -> np.ndarray:
         # The cheapest profile of each row, in exact integers so that every machine chooses alike.
         if self.table.n_profiles == 1:
-            return np.zeros(len(packed), dtype=np.uint8)
+            return np.zeros(len(codes), dtype=np.uint8)
         exact = np.dtype("float32" if self.table.n_bits * EVEN < 2**24 else "float64")
         slopes: np.ndarray = self.table.levels.astype(exact).T - EVEN
         off_costs = probability_levels()[1][self.table.levels].sum(axis=1)
-        chosen = np.empty(len(packed), dtype=np.uint8)
-        for start in range(0, len(packed), _ROWS_AT_ONCE):
+        chosen = np.empty(len(codes), dtype=np.uint8)
+        for start in range(0, len(codes), _ROWS_AT_ONCE):
             rows = slice(start, start + _ROWS_AT_ONCE)
-            bits = unpack(packed[rows], n_bits=self.table.n_bits).astype(exact)
+            bits = unpack(codes[rows], n_bits=self.table.n_bits).astype(exact)
             scores = (bits @ slopes).astype(np.int64) * 2**16 - off_costs
             chosen[rows] = scores.argmax(axis=1)
         return chosen
@@ -167,7 +210,7 @@ class BlockCoder:
         n_profiles = self.table.n_profiles
         step = max(1, _MODELS_AT_ONCE // n_profiles)
         first = column - column % step
-        built = dict(self._build(first, min(first + step, self.width)))
+        built = dict(self._build(first, min(first + step, self.code_bytes)))
         if (len(self._models) + len(built)) * n_profiles > _CACHED_MODELS:
             self._models = {}  # a huge table: keep only what is at work, so that memory is bounded
         self._models |= built
@@ -184,10 +227,13 @@ class BlockCoder:
             yield column, _categoricals(likelihoods[:, column - start, :n_symbols])
 
     def _digest(self, packed: np.ndarray, place: int) -> bytes:
-        salt = struct.pack("<Q", place)
-        key = self.table.digest
-        data = np.ascontiguousarray(packed).data
-        return hashlib.blake2b(data, digest_size=_DIGEST_BYTES, key=key, salt=salt).digest()
+        return hashlib.blake2b(
+            np.ascontiguousarray(packed).data,
+            digest_size=_DIGEST_BYTES,
+            key=self.table.digest,
+            salt=struct.pack("<Q", place),
+            person=bytes([self.side_bytes]),  # BLAKE2b takes a 0 for nothing at all
+        ).digest()
 
 
 def _runs(profiles: np.ndarray) -> tuple[np.ndarray, list[tuple[int, int, int]]]:
@@ -222,3 +268,32 @@ def _categoricals(likelihoods: np.ndarray) -> list[Any]:
     model = constriction.stream.model.Categorical
     counts = _integer_model(likelihoods).astype(np.float64)  # exact: all are below 2^24
     return [model(row, perfect=False) for row in counts]
+
+
+def _histogram(column: np.ndarray) -> np.ndarray:
+    # (v, 2) uint8, a column's values and their weights; (0, 2) where it would not pay.
+    counts = np.bincount(column, minlength=256)
+    values = np.flatnonzero(counts)
+    if len(values) > min(_MOST_VALUES, len(column) // _ROWS_PER_VALUE):
+        values = values[:0]
+    weights = -(-255 * counts[values] // max(counts.max(), 1))  # rounded up: no weight is 0
+    return np.stack([values, weights], axis=1).astype(np.uint8)
+
+
+def _read_histograms(view: memoryview, n_columns: int) -> tuple[list[np.ndarray], memoryview]:
+    # The histograms that a block starts with, and the rest of it.
+    histograms = []
+    for _ in range(n_columns):
+        n_values = view[0]
+        histogram = np.frombuffer(view[1:], np.uint8, 2 * n_values).reshape(n_values, 2)
+        if not histogram[:, 1].all():
+            raise ValueError("a side byte's value has no weight")
+        histograms.append(histogram)
+        view = view[1 + 2 * n_values :]
+    return histograms, view
+
+
+def _histogram_model(histogram: np.ndarray) -> Any:
+    likelihoods = np.zeros((1, 256), dtype=np.uint64)
+    likelihoods[0, histogram[:, 0]] = histogram[:, 1]
+    return _categoricals(likelihoods if len(histogram) else likelihoods + 1)[0]

@@ -4,27 +4,27 @@ Rows are coded in blocks by a range coder (`bitcodec.block_coder`) with a table 
 probabilities (`bitcodec.probability`). A table of kind 1 has one probability a bit, which reaches
 the sum of the bits' entropies; a table of kind 2 has several profiles, which go below that sum.
 
-Format of `compress`, version 1, little-endian throughout:
+Format of `compress`, little-endian throughout, version 1 for rows without side bytes and 2 with:
 
-    8s  "bitrange"        u16 version        u16 flags: 1 if the table is inside
+    8s  "bitrange"        u16 version        u8 flags: 1 if the table is inside    u8 side_bytes
     u32 n_bits            u32 block_rows     u32 table_size      u64 n_rows
     16s digest of the table
     table_size bytes      the table
     u32 for each block    its size
     16s digest of everything so far
-    the blocks            8s digest of the block's place and rows; then u32 words of the range coder
+    the blocks            as `bitcodec.block_coder` says
 """
 
 from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
-from bitcodec.bits import check_packed
 from bitcodec.block_coder import MAX_BLOCK_ROWS, BlockCoder
+from bitcodec.config import SIDE_BYTES
 from bitcodec.errors import ConfigError, FormatError, MismatchError, ValueRangeError
 from bitcodec.probability import (
     DIGEST_BYTES,
@@ -36,22 +36,24 @@ from bitcodec.probability import (
 
 __all__ = ["ProbabilityTable", "compress", "decompress", "read_rows"]
 
-_VERSION = 1
-_HEADER, _MAGIC = struct.Struct("<8sHHIIIQ16s"), b"bitrange"
+_PLAIN_VERSION, _SIDE_VERSION = 1, 2
+_HEADER, _MAGIC = struct.Struct("<8sHBBIIIQ16s"), b"bitrange"
 
 
 def compress(
     packed: np.ndarray,
     table: ProbabilityTable,
     *,
+    side_bytes: int = 0,
     block_rows: int = 1024,
     embed_table: bool = True,
 ) -> bytes:
     """Code packed rows near their entropy.
 
     Args:
-        packed: (n, ceil(h / 8)) uint8.
-        table: probabilities of rows like these.
+        packed: (n, ceil(h / 8) + side_bytes) uint8.
+        table: probabilities of the bits of rows like these.
+        side_bytes: bytes of a row after those of its bits, 0, 2 or 4.
         block_rows: rows that are decoded together, from 1 to 65,536; fewer make single rows
             cheaper to read and cost some bytes.
         embed_table: put the table into the result; otherwise `decompress` needs it.
@@ -60,21 +62,22 @@ def compress(
         Self-describing bytes, as the module says.
 
     Raises:
-        ConfigError: `block_rows` is out of range.
-        ShapeError: the width is not that of the table's bits.
+        ConfigError: `block_rows` or `side_bytes` is out of range.
+        ShapeError: the width is not that of the table's bits and the side bytes.
         ValueRangeError: the dtype is not uint8, or a pad bit is set.
     """
     if not 1 <= block_rows <= MAX_BLOCK_ROWS:
         raise ConfigError(f"block_rows must be 1 to {MAX_BLOCK_ROWS}, got {block_rows}")
-    check_packed(packed, n_bits=table.n_bits)
-    coder = BlockCoder(table)
+    coder = BlockCoder(table, side_bytes)
+    coder.check_rows(packed)
     starts = range(0, len(packed), block_rows)
     blocks = [coder.encode(packed[start : start + block_rows], place=start) for start in starts]
     inside = table.to_bytes() if embed_table else b""
     head = _HEADER.pack(
         _MAGIC,
-        _VERSION,
+        _SIDE_VERSION if side_bytes else _PLAIN_VERSION,
         int(embed_table),
+        side_bytes,
         table.n_bits,
         block_rows,
         len(inside),
@@ -94,7 +97,7 @@ def decompress(data: Buffer, *, table: ProbabilityTable | None = None) -> np.nda
         table: the probabilities, for data without their own.
 
     Returns:
-        (n, ceil(h / 8)) uint8.
+        (n, ceil(h / 8) + side_bytes) uint8.
 
     Raises:
         FormatError: the data are truncated, foreign, damaged or of a newer format.
@@ -116,7 +119,7 @@ def read_rows(
         table: the probabilities, for data without their own.
 
     Returns:
-        (stop - start, ceil(h / 8)) uint8.
+        (stop - start, ceil(h / 8) + side_bytes) uint8.
 
     Raises:
         ValueRangeError: the rows are not all there.
@@ -142,11 +145,7 @@ class _Content:
     @classmethod
     def read(cls, data: Buffer, table: ProbabilityTable | None) -> Self:
         view = memoryview(data).cast("B")
-        flags, n_bits, block_rows, table_size, n_rows, digest = unpack_header(
-            _HEADER, view, magic=_MAGIC, version=_VERSION, what="compressed codes"
-        )
-        if flags > 1 or not 1 <= block_rows <= MAX_BLOCK_ROWS or (table_size > 0) != flags:
-            raise FormatError("compressed codes have an impossible header: they are damaged")
+        side_bytes, n_bits, block_rows, table_size, n_rows, digest = _read_header(view)
         sizes_at = _HEADER.size + table_size
         n_blocks = -(-n_rows // block_rows)
         end = sizes_at + 4 * n_blocks
@@ -164,14 +163,14 @@ class _Content:
         offsets = end + DIGEST_BYTES + np.concatenate([[0], sizes.cumsum()])
         if offsets[-1] != len(view):
             raise FormatError(f"compressed codes take {offsets[-1]} bytes, got {len(view)}")
-        return cls(BlockCoder(table), n_rows, block_rows, offsets, view)
+        return cls(BlockCoder(table, side_bytes), n_rows, block_rows, offsets, view)
 
     def rows(self, start: int, stop: int) -> np.ndarray:
         first, last = start // self.block_rows, -(-stop // self.block_rows)
         blocks = range(first, last if stop > start else first)
         for block in blocks:  # before anything is allocated
             self.coder.check_size(int(np.diff(self.offsets)[block]), n_rows=self._n_rows(block))
-        packed = np.empty((stop - start, self.coder.width), dtype=np.uint8)
+        packed = np.empty((stop - start, self.coder.row_bytes), dtype=np.uint8)
         for block in blocks:
             place = block * self.block_rows
             data = self.view[self.offsets[block] : self.offsets[block + 1]]
@@ -182,3 +181,17 @@ class _Content:
 
     def _n_rows(self, block: int) -> int:
         return min(self.block_rows, self.n_rows - block * self.block_rows)
+
+
+def _read_header(view: memoryview) -> list[Any]:
+    # The fields after the flags. Version 1 has a 0 where version 2 has the side bytes.
+    found = int.from_bytes(view[8:10], "little")
+    version = _PLAIN_VERSION if found <= _PLAIN_VERSION else _SIDE_VERSION
+    flags, side_bytes, n_bits, block_rows, table_size, *rest = unpack_header(
+        _HEADER, view, magic=_MAGIC, version=version, what="compressed codes"
+    )
+    known = flags <= 1 and side_bytes in SIDE_BYTES and 1 <= block_rows <= MAX_BLOCK_ROWS
+    told = (table_size > 0) == flags and (side_bytes > 0) == (version == _SIDE_VERSION)
+    if not (known and told):
+        raise FormatError("compressed codes have an impossible header: they are damaged")
+    return [side_bytes, n_bits, block_rows, table_size, *rest]

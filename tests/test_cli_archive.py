@@ -44,6 +44,18 @@ def work(hidden: np.ndarray, codec: BitCodec, tmp_path_factory: pytest.TempPathF
     return folder
 
 
+@pytest.fixture(scope="module")
+def side_codecs(hidden: np.ndarray, work: Path) -> dict[int, BitCodec]:
+    """Codecs for search with 2 and 4 side bytes, saved beside the codes as side-2 and side-4."""
+    codecs = {}
+    for side_bytes in (2, 4):
+        parameters = {"n_bits": 67, "n_steps": 20, "batch_size": 256, "refine": "none"}
+        codec = BitCodec.preset("search", side_bytes=side_bytes, **parameters).fit(hidden[:1024])
+        codec.save(work / f"side-{side_bytes}")
+        codecs[side_bytes] = codec
+    return codecs
+
+
 def test_an_archive_holds_the_packed_codes(work: Path, codec: BitCodec) -> None:
     archive = open_archive(work / "codes.zarr")
     np.testing.assert_array_equal(archive[:], np.load(work / "codes.npy"))
@@ -135,6 +147,35 @@ def test_too_few_rows_for_profiles_name_the_way_out(
     assert "32 profiles" in last_line(result)
     assert "use --table independent" in last_line(result)
     assert names(tmp_path) == ["few.npy"]
+
+
+@pytest.mark.parametrize("side_bytes", [2, 4])
+@pytest.mark.parametrize("table", ["independent", "profiles"])
+def test_rows_with_side_bytes_are_archived_decoded_and_described(
+    side_codecs: dict[int, BitCodec], work: Path, tmp_path: Path, side_bytes: int, table: str
+) -> None:
+    codec, out = side_codecs[side_bytes], tmp_path / "codes.zarr"
+    folder = work / f"side-{side_bytes}"
+    done = run("encode", folder, work / "hidden.npy", "-o", out, "--table", table)
+    assert done.exit_code == 0, done.stderr
+    packed = codec.encode(np.load(work / "hidden.npy"))
+    np.testing.assert_array_equal(open_archive(out)[:], packed)
+    done = run("decode", folder, out, "-o", tmp_path / "decoded.npy", "--rows", "250:270")
+    assert done.exit_code == 0, done.stderr
+    expected = codec.decode(packed[250:270])
+    np.testing.assert_array_equal(np.load(tmp_path / "decoded.npy"), expected)
+    content = json.loads(run("info", out, "--json").stdout)
+    assert (content["side_bytes"], content["row_bytes"]) == (side_bytes, 9 + side_bytes)
+    assert content["n_profiles"] == {"independent": 1, "profiles": 32}[table]
+
+
+def test_profiles_are_learned_from_the_bits_of_rows_with_side_bytes(
+    side_codecs: dict[int, BitCodec], hidden: np.ndarray, tmp_path: Path
+) -> None:
+    out = tmp_path / "codes.zarr"
+    archives.encode_archive(side_codecs[4], hidden[:200], n_rows=200, output=out, table="profiles")
+    codes = side_codecs[4].encode(hidden[:200])[:, :9]
+    assert open_archive(out).table == ProbabilityTable.learn(np.ascontiguousarray(codes), n_bits=67)
 
 
 @pytest.mark.parametrize("output", ["codes.npy", "-"])
@@ -246,6 +287,7 @@ def test_info_tells_about_an_archive(work: Path, codec: BitCodec) -> None:
     content = json.loads(run("info", work / "codes.zarr", "--json").stdout)
     assert content["kind"] == "archive"
     assert (content["n_rows"], content["n_bits"], content["row_bytes"]) == (N_ROWS, 67, 9)
+    assert content["side_bytes"] == 0
     assert (content["chunk_rows"], content["shard_rows"]) == (256, 16384)
     assert content["fingerprint"] == codec.fingerprint_
     files = [path for path in (work / "codes.zarr").rglob("*") if path.is_file()]

@@ -15,7 +15,6 @@ from bitcodec.errors import ConfigError, FormatError, ShapeError, ValueRangeErro
 from bitcodec.model import to_unit_rows
 from bitcodec.side_rows import SideRows
 from bitcodec.storage import PackedWriter, open_packed
-from bitcodec_zarr import PackedArchive
 
 N_BITS = 133
 
@@ -287,11 +286,6 @@ def test_learning_on_refuses_other_side_bytes(
     loaded = BitCodec.load(tmp_path / "codec").set_params(side_bytes=4)
     with pytest.raises(ConfigError, match="133 bits and 2 side bytes, the parameters now say 133"):
         loaded.partial_fit(hidden[:512])
-
-
-def test_archives_hold_bits_alone(codecs: dict[int, BitCodec], tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="17 bytes of 133 bits, got a codec with 2 side bytes"):
-        PackedArchive.create(tmp_path / "a.zarr", codecs[2])
 
 
 def test_a_row_equal_to_the_mean_decodes_to_it(codecs: dict[int, BitCodec]) -> None:

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,22 +43,23 @@ class StandIn:
     n_bits_: int
     statistics_: BitStatistics
     fingerprint_: str = "a" * 64
-
-    @property
-    def row_bytes_(self) -> int:
-        return row_bytes(self.n_bits_)
+    side_bytes_: int = 0
 
     def decode(self, packed: np.ndarray) -> np.ndarray:
         return packed.astype(np.float32)
 
 
-def random_rows(n_rows: int, n_bits: int, seed: int = 0) -> np.ndarray:
+def random_rows(n_rows: int, n_bits: int, seed: int = 0, side_bytes: int = 0) -> np.ndarray:
     generator = np.random.default_rng(seed)
-    return pack(generator.random((n_rows, n_bits)) < generator.random(n_bits) ** 2)
+    codes = pack(generator.random((n_rows, n_bits)) < generator.random(n_bits) ** 2)
+    numbers = generator.normal(1.1, 0.2, (n_rows, side_bytes // 2)).clip(0).astype("<f2")
+    return np.concatenate([codes, numbers.view(np.uint8).reshape(n_rows, side_bytes)], axis=1)
 
 
 def stand_in(packed: np.ndarray, n_bits: int) -> StandIn:
-    return StandIn(n_bits, BitStatistics.empty(n_bits).update(packed))
+    width = row_bytes(n_bits)
+    statistics = BitStatistics.empty(n_bits).update(packed[:, :width])
+    return StandIn(n_bits, statistics, side_bytes_=packed.shape[1] - width)
 
 
 def small_archive(store: Any, packed: np.ndarray, n_bits: int = 17) -> PackedArchive:
@@ -99,16 +100,17 @@ def test_an_archive_gives_back_its_rows_from_any_store(store: Any) -> None:
 
 @given(
     n_bits=st.sampled_from([*range(1, 18), 64]),
+    side_bytes=st.sampled_from([0, 2, 4]),
     parts=st.lists(st.sampled_from([0, 1, 7, 8, 9, 33]), max_size=4),
     data=st.data(),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_slices_are_those_of_the_array_after_any_appends(
-    n_bits: int, parts: list[int], data: st.DataObject
+    n_bits: int, side_bytes: int, parts: list[int], data: st.DataObject
 ) -> None:
-    packed = random_rows(sum(parts), n_bits)
+    packed = random_rows(sum(parts), n_bits, side_bytes=side_bytes)
     store = MemoryStore()
-    codec = stand_in(random_rows(9, n_bits), n_bits)
+    codec = stand_in(random_rows(9, n_bits, side_bytes=side_bytes), n_bits)
     archive = PackedArchive.create(store, codec, chunk_rows=4, shard_rows=16)
     for part in np.split(packed, np.cumsum(parts)[:-1]) if parts else []:
         archive.append(part)
@@ -135,6 +137,26 @@ def test_rows_of_one_value_are_stored_and_kept(value: int) -> None:
     assert np.array_equal(open_archive(store)[:], packed)
 
 
+@pytest.mark.parametrize("side_bytes", [0, 2, 4])
+def test_rows_of_zeros_come_back_wherever_they_are(side_bytes: int) -> None:
+    packed = random_rows(20, 17, side_bytes=side_bytes)
+    packed[[0, 3, 6, 7, 12, 13, 14, 15, 19]] = 0
+    store = MemoryStore()
+    small_archive(store, packed)
+    assert np.array_equal(open_archive(store)[:], packed)
+    for row in range(20):
+        assert np.array_equal(open_archive(store)[row], packed[row])
+
+
+def test_rows_without_a_bit_on_keep_their_side_bytes() -> None:
+    packed = random_rows(20, 17, side_bytes=2)
+    packed[:, :3] = 0
+    store = MemoryStore()
+    small_archive(store, packed)
+    assert np.array_equal(open_archive(store)[:], packed)
+    assert packed[:, 3:].any(axis=1).all()
+
+
 def test_bits_contrary_to_the_codecs_statistics_are_kept() -> None:
     codec = stand_in(pack(np.zeros((50, 9), dtype=np.uint8)), 9)
     packed = pack(np.ones((10, 9), dtype=np.uint8))
@@ -153,6 +175,24 @@ def test_real_codes_come_back_as_floats_and_near_their_entropy(
     assert np.array_equal(archive.decode(7, codec), codec.decode(packed[7]))
     entropy = BitStatistics.empty(codec.n_bits_).update(packed).entropy_bits
     assert archive.bytes_stored * 8 / 4096 < 1.02 * entropy + 8 * 3000 / 4096
+
+
+@pytest.mark.parametrize("side_bytes", [2, 4])
+def test_real_codes_with_side_bytes_come_back_as_floats(
+    hidden: np.ndarray, tmp_path: Path, side_bytes: int
+) -> None:
+    parameters = {"n_bits": 67, "n_steps": 30, "batch_size": 256, "refine": "none"}
+    codec = BitCodec.preset("search", side_bytes=side_bytes, **parameters).fit(hidden[:1024])
+    packed = codec.encode(hidden[:1024])
+    PackedArchive.create(tmp_path / "a.zarr", codec, shard_rows=512).append(packed)
+    archive = open_archive(tmp_path / "a.zarr")
+    assert (archive.side_bytes, archive.row_bytes) == (side_bytes, 9 + side_bytes)
+    assert np.array_equal(archive[:], packed)
+    assert np.array_equal(archive.decode(slice(250, 530), codec), codec.decode(packed[250:530]))
+    assert np.array_equal(archive.decode(7, codec), codec.decode(packed[7]))
+    metadata = (tmp_path / "a.zarr" / "zarr.json").stat().st_size
+    bits = 8 * (archive.bytes_stored - metadata) / 1024 - codec.statistics_.entropy_bits
+    assert bits < 0.9 * 8 * side_bytes
 
 
 def test_learned_profiles_can_be_the_archives_table() -> None:
@@ -177,12 +217,31 @@ def test_importing_the_package_does_not_import_zarr() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, env=path)
 
 
-def test_the_golden_archive_is_read() -> None:
-    packed = np.load(GOLDEN / "range_coding_rows.npy")
-    archive = open_archive(GOLDEN / "archive_v1.zarr")
+def golden_rows(version: int) -> np.ndarray:
+    codes, side = (np.load(GOLDEN / f"range_coding_{name}.npy") for name in ("rows", "side"))
+    return codes if version == 1 else np.concatenate([codes, side], axis=1)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_the_golden_archives_are_read(version: int) -> None:
+    packed = golden_rows(version)
+    archive = open_archive(GOLDEN / f"archive_v{version}.zarr")
     assert np.array_equal(archive[:], packed)
     assert np.array_equal(archive[60:70], packed[60:70])
     assert archive.fingerprint == "f" * 64
+    assert archive.side_bytes == packed.shape[1] - 9
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_the_golden_archives_are_made_again(version: int, tmp_path: Path) -> None:
+    golden, packed = GOLDEN / f"archive_v{version}.zarr", golden_rows(version)
+    codec = replace(stand_in(packed, 67), fingerprint_="f" * 64)
+    again = tmp_path / "a.zarr"
+    PackedArchive.create(again, codec, chunk_rows=16, shard_rows=64).append(packed)
+    for name in ("c/0/0", "c/1/0"):
+        assert (again / name).read_bytes() == (golden / name).read_bytes()
+    old, new = (json.loads((folder / "zarr.json").read_text()) for folder in (golden, again))
+    assert (new["attributes"], new["codecs"]) == (old["attributes"], old["codecs"])
 
 
 # visibility
@@ -269,8 +328,9 @@ def test_a_commit_refuses_gaps_repeats_short_shards_and_what_was_not_written() -
 
 
 @pytest.mark.parametrize("mask", [0x01, 0x80])
-def test_a_flipped_byte_is_an_error_or_changes_nothing(mask: int) -> None:
-    packed, store = random_rows(11, 17), MemoryStore()
+@pytest.mark.parametrize("side_bytes", [0, 2])
+def test_a_flipped_byte_is_an_error_or_changes_nothing(mask: int, side_bytes: int) -> None:
+    packed, store = random_rows(11, 17, side_bytes=side_bytes), MemoryStore()
     small_archive(store, packed)
     files = contents(store)
     refused = tried = 0
@@ -288,8 +348,9 @@ def test_a_flipped_byte_is_an_error_or_changes_nothing(mask: int) -> None:
     assert refused > 0.5 * tried
 
 
-def test_a_truncated_or_lost_file_is_an_error() -> None:
-    packed, store = random_rows(11, 17), MemoryStore()
+@pytest.mark.parametrize("side_bytes", [0, 4])
+def test_a_truncated_or_lost_file_is_an_error(side_bytes: int) -> None:
+    packed, store = random_rows(11, 17, side_bytes=side_bytes), MemoryStore()
     small_archive(store, packed)
     files = contents(store)
     for name, content in files.items():
@@ -301,8 +362,9 @@ def test_a_truncated_or_lost_file_is_an_error() -> None:
             open_archive(store_of(rest))[:]
 
 
-def test_a_chunk_that_lies_beyond_its_shard_is_not_read_as_zeros() -> None:
-    packed, store = random_rows(32, 64), MemoryStore()
+@pytest.mark.parametrize("side_bytes", [0, 4])
+def test_a_chunk_that_lies_beyond_its_shard_is_not_read_as_zeros(side_bytes: int) -> None:
+    packed, store = random_rows(32, 64, side_bytes=side_bytes), MemoryStore()
     codec = stand_in(packed, 64)
     PackedArchive.create(store, codec, chunk_rows=16, shard_rows=32).append(packed)
     files = contents(store)
@@ -334,6 +396,30 @@ def test_metadata_that_lie_are_refused(change: dict[str, Any], message: str) -> 
         open_archive(store_of(files | {"zarr.json": json.dumps(metadata).encode()}))[:]
 
 
+@pytest.mark.parametrize(
+    ("configuration", "message"),
+    [
+        ({"side_bytes": 0}, r"is \(n, 3\)|takes \(n, 3\)"),
+        ({"side_bytes": 4}, r"is \(n, 7\)|takes \(n, 7\)"),
+        ({"side_bytes": 3}, "side_bytes must be 0, 2 or 4, got 3"),
+        ({"side_bytes": 2.0}, "side_bytes must be 0, 2 or 4, got 2.0"),
+        ({"side_bytes": "2"}, "side_bytes must be 0, 2 or 4, got '2'"),
+        ({"table": 5}, "not base64"),
+        ({"rows": 5}, "takes"),
+    ],
+)
+def test_a_codecs_configuration_that_lies_is_refused(
+    configuration: dict[str, Any], message: str
+) -> None:
+    store = MemoryStore()
+    small_archive(store, random_rows(11, 17, side_bytes=2))
+    files = contents(store)
+    metadata = json.loads(files["zarr.json"])
+    metadata["codecs"][0]["configuration"]["codecs"][0]["configuration"] |= configuration
+    with pytest.raises(FormatError, match=message):
+        open_archive(store_of(files | {"zarr.json": json.dumps(metadata).encode()}))
+
+
 def test_deep_json_is_a_format_error() -> None:
     with pytest.raises(FormatError, match="damaged"):
         open_archive(store_of({"zarr.json": b"[" * 100_000}))
@@ -343,10 +429,13 @@ def test_a_newer_archive_says_so() -> None:
     store = MemoryStore()
     small_archive(store, random_rows(11, 17))
     files = contents(store)
-    newer = files["zarr.json"].replace(b'"format_version": 1', b'"format_version": 2')
-    assert newer != files["zarr.json"]
-    with pytest.raises(FormatError, match="upgrade"):
-        open_archive(store_of(files | {"zarr.json": newer}))
+    for version, message in ((3, "format 3.*upgrade"), (2, "seal")):
+        newer = files["zarr.json"].replace(
+            b'"format_version": 1', f'"format_version": {version}'.encode()
+        )
+        assert newer != files["zarr.json"]
+        with pytest.raises(FormatError, match=message):
+            open_archive(store_of(files | {"zarr.json": newer}))
 
 
 def test_another_codec_cannot_decode(codec: BitCodec) -> None:
@@ -381,6 +470,8 @@ def test_wrong_rows_and_sizes_are_named() -> None:
     archive = PackedArchive.create(MemoryStore(), codec, chunk_rows=4, shard_rows=8)
     with pytest.raises(ShapeError, match="for 17 bits"):
         archive.append(packed[:, :2])
+    with pytest.raises(ShapeError, match="for 17 bits and 0 side bytes"):
+        archive.append(random_rows(9, 17, side_bytes=2))
     with pytest.raises(ValueRangeError, match="pad bit"):
         archive.append(np.full_like(packed, 255))
     with pytest.raises(ShapeError, match="1 to 8 rows"):
@@ -391,6 +482,12 @@ def test_wrong_rows_and_sizes_are_named() -> None:
     table = ProbabilityTable.learn(random_rows(9, 16), n_bits=16, n_profiles=1)
     with pytest.raises(ConfigError, match="16 bits, the codec 17"):
         PackedArchive.create(MemoryStore(), codec, table=table)
+    with pytest.raises(ConfigError, match="side_bytes must be 0, 2 or 4, got 6"):
+        PackedArchive.create(MemoryStore(), replace(codec, side_bytes_=6))
+    wide = replace(codec, side_bytes_=4)
+    PackedArchive.create(MemoryStore(), codec, chunk_rows=2**10, shard_rows=2**26)
+    with pytest.raises(ConfigError, match="rows of 7: choose a smaller shard_rows"):
+        PackedArchive.create(MemoryStore(), wide, chunk_rows=2**10, shard_rows=2**26)
 
 
 def test_a_foreign_array_is_refused() -> None:

@@ -137,9 +137,10 @@ def _counted(batches: Iterator[np.ndarray], advance: Advance) -> Iterator[np.nda
 def _learn(
     batches: Iterator[np.ndarray], *, n_bits: int
 ) -> tuple[ProbabilityTable, Iterator[np.ndarray]]:
-    """Learn a table on the first codes, and return it with all codes, the first ones too."""
+    """Learn a table on the first rows' bits, and return it with all rows, the first ones too."""
     import numpy as np
 
+    from bitcodec.bits import row_bytes
     from bitcodec.errors import ConfigError
     from bitcodec.probability import ProbabilityTable
 
@@ -153,6 +154,6 @@ def _learn(
             f"{N_PROFILES} profiles are learned on as many rows or more, got {n_rows}: use "
             "--table independent"
         )
-    known = np.concatenate(first)[:LEARNING_ROWS]
+    known = np.concatenate(first)[:LEARNING_ROWS, : row_bytes(n_bits)]
     table = ProbabilityTable.learn(known, n_bits=n_bits, n_profiles=N_PROFILES)
     return table, itertools.chain(first, batches)

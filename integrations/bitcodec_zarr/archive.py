@@ -11,10 +11,10 @@ import zarr
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
-from bitcodec.bits import check_packed, row_bytes
+from bitcodec.block_coder import BlockCoder
 from bitcodec.errors import ConfigError, FileError, ShapeError
 from bitcodec.probability import ProbabilityTable
-from bitcodec_zarr.array_codec import BernoulliCodec
+from bitcodec_zarr.array_codec import BernoulliCodec, coder_of
 from bitcodec_zarr.metadata import ArchiveHeader
 from bitcodec_zarr.protocol import Codec
 from bitcodec_zarr.reader import ArchiveReader
@@ -66,7 +66,8 @@ class PackedArchive(ArchiveReader):
         Args:
             store: a folder, a URL of fsspec, or a Zarr store.
             codec: the fitted codec whose codes it will hold.
-            table: probabilities to code with; without it, those of the codec's own statistics.
+            table: probabilities of the bits to code with; without it, those of the codec's own
+                statistics.
             chunk_rows: rows decoded together: fewer make a single row cheaper, more save bytes.
             shard_rows: rows of one stored object, a multiple of `chunk_rows`; a row is read from
                 it without reading all of it.
@@ -77,23 +78,17 @@ class PackedArchive(ArchiveReader):
             The archive, open for appending.
 
         Raises:
-            ConfigError: sizes are out of range, the table is of another number of bits, or the
-                codec has side bytes.
+            ConfigError: sizes are out of range, or the table is of another number of bits.
             FileError: something exists there and `overwrite` is false, or it cannot be written.
         """
         table = table or ProbabilityTable.from_statistics(codec.statistics_)
         if table.n_bits != codec.n_bits_:
             raise ConfigError(f"the table has {table.n_bits} bits, the codec {codec.n_bits_}")
-        width = row_bytes(table.n_bits)
-        if codec.row_bytes_ != width:
-            raise ConfigError(
-                f"an archive holds the {width} bytes of {table.n_bits} bits, got a codec with "
-                f"{codec.row_bytes_ - width} side bytes: fit with side_bytes=0, or keep its rows "
-                "as packed .npy"
-            )
+        width = coder_of(table, codec.side_bytes_).row_bytes
         header = ArchiveHeader(
             n_rows=0,
             n_bits=table.n_bits,
+            side_bytes=codec.side_bytes_,
             chunk_rows=chunk_rows,
             shard_rows=shard_rows,
             fingerprint=codec.fingerprint_,
@@ -106,7 +101,7 @@ class PackedArchive(ArchiveReader):
                 chunks=(chunk_rows, width),
                 shards=(shard_rows, width),
                 dtype="uint8",
-                serializer=BernoulliCodec(table),
+                serializer=BernoulliCodec(table, codec.side_bytes_),
                 compressors=None,
                 filters=None,
                 fill_value=0,
@@ -129,7 +124,7 @@ class PackedArchive(ArchiveReader):
             The archive itself.
 
         Raises:
-            ShapeError: the width is not that of the archive's bits.
+            ShapeError: the width is not that of the archive's bits and side bytes.
             ValueRangeError: the dtype is not uint8, or a pad bit is set.
             FileError: the store cannot be written, or another process has changed the archive.
         """
@@ -137,7 +132,7 @@ class PackedArchive(ArchiveReader):
         self._require_current()
         n_rows = self.n_rows
         room = self.shard_rows - n_rows % self.shard_rows
-        for piece in _regrouped(batches, n_bits=self.n_bits, room=room, shard_rows=self.shard_rows):
+        for piece in _regrouped(batches, self._coder, room=room, shard_rows=self.shard_rows):
             self._write(n_rows, piece)
             n_rows += len(piece)
         self._publish(n_rows)
@@ -157,13 +152,13 @@ class PackedArchive(ArchiveReader):
             What was written.
 
         Raises:
-            ShapeError: there are no rows or too many, or the width is not that of the bits.
+            ShapeError: there are no rows or too many, or the width is not that of the rows.
             ValueRangeError: the dtype is not uint8, or a pad bit is set.
             ConfigError: the shard holds visible rows.
             FileError: the store cannot be written.
         """
         self._require_writable()
-        check_packed(packed, n_bits=self.n_bits)
+        self._coder.check_rows(packed)
         if not 1 <= len(packed) <= self.shard_rows:
             raise ShapeError(f"a shard has 1 to {self.shard_rows} rows, got {len(packed)}")
         if index * self.shard_rows < self.n_rows:
@@ -268,12 +263,12 @@ def open_archive(
 
 
 def _regrouped(
-    batches: Iterable[np.ndarray], *, n_bits: int, room: int, shard_rows: int
+    batches: Iterable[np.ndarray], coder: BlockCoder, *, room: int, shard_rows: int
 ) -> Iterator[np.ndarray]:
     # Rows regrouped so that each piece ends where a shard ends, but for the last.
     waiting: list[np.ndarray] = []
     for batch in batches:
-        check_packed(batch, n_bits=n_bits)
+        coder.check_rows(batch)
         while len(batch) >= room:
             yield np.concatenate([*waiting, batch[:room]])
             waiting, batch, room = [], batch[room:], shard_rows

@@ -17,10 +17,12 @@ from zarr.core.buffer import Buffer, NDBuffer
 from zarr.registry import register_codec
 
 from bitcodec.block_coder import BlockCoder
+from bitcodec.config import SIDE_BYTES
 from bitcodec.errors import ConfigError, FormatError
 from bitcodec.probability import ProbabilityTable
 
 CODEC_NAME = "bitcodec.bernoulli"
+_NEEDED, _KNOWN = {"n_bits", "table"}, {"n_bits", "table", "side_bytes"}
 _HEAD = struct.Struct("<I")  # rows that are coded; those after them are zero
 
 
@@ -36,6 +38,8 @@ class BernoulliCodec(ArrayBytesCodec):
 
     table: ProbabilityTable
     """Probabilities of the bits."""
+    side_bytes: int = 0
+    """Bytes of a row after those of its bits; where they are none, the metadata leave them out."""
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:
@@ -47,36 +51,42 @@ class BernoulliCodec(ArrayBytesCodec):
         configuration = data.get("configuration")
         if data.get("name") != CODEC_NAME or not isinstance(configuration, dict):
             raise FormatError(f"expected a configured {CODEC_NAME}, got {data.get('name')!r}")
-        if set(configuration) != {"n_bits", "table"} or not isinstance(configuration["table"], str):
-            raise FormatError(f"{CODEC_NAME} takes n_bits and table, got {sorted(configuration)}")
+        if not _NEEDED <= set(configuration) <= _KNOWN:
+            raise FormatError(f"{CODEC_NAME} takes {sorted(_KNOWN)}, got {sorted(configuration)}")
+        side_bytes = configuration.get("side_bytes", 0)
+        if not isinstance(side_bytes, int) or side_bytes not in SIDE_BYTES:
+            raise FormatError(f"{CODEC_NAME}: side_bytes must be 0, 2 or 4, got {side_bytes!r}")
         try:
             content = base64.b64decode(configuration["table"], validate=True)
-        except (binascii.Error, ValueError) as error:
+        except (binascii.Error, TypeError, ValueError) as error:
             raise FormatError(f"{CODEC_NAME}: the table is not base64: {error}") from error
         table = ProbabilityTable.from_bytes(content)
         if configuration["n_bits"] != table.n_bits:
             raise FormatError(
                 f"{CODEC_NAME} says {configuration['n_bits']!r} bits, its table {table.n_bits}"
             )
-        return cls(table)
+        return cls(table, side_bytes)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the codec's part of the array's metadata."""
         table = base64.b64encode(self.table.to_bytes()).decode()
-        return {"name": CODEC_NAME, "configuration": {"n_bits": self.table.n_bits, "table": table}}
+        configuration = {"n_bits": self.table.n_bits, "table": table}
+        if self.side_bytes:
+            configuration["side_bytes"] = self.side_bytes
+        return {"name": CODEC_NAME, "configuration": configuration}
 
     def validate(self, *, shape: tuple[int, ...], dtype: Any, chunk_grid: Any) -> None:
-        """Refuse arrays that do not hold packed rows of the table's bits.
+        """Refuse arrays that do not hold packed rows of the table's bits and the side bytes.
 
         Raises:
-            ConfigError: the dtype is not uint8, or the width is not that of the bits.
+            ConfigError: the dtype is not uint8, or the width is not that of the rows.
         """
         del chunk_grid
-        width = _coder(self.table).width
+        width = coder_of(self.table, self.side_bytes).row_bytes
         if dtype.to_native_dtype() != np.uint8 or len(shape) != 2 or shape[1] != width:
             raise ConfigError(
-                f"{CODEC_NAME} of {self.table.n_bits} bits takes (n, {width}) uint8, got {shape} "
-                f"{dtype}"
+                f"{CODEC_NAME} of {self.table.n_bits} bits and {self.side_bytes} side bytes takes "
+                f"(n, {width}) uint8, got {shape} {dtype}"
             )
 
     def compute_encoded_size(self, input_byte_length: int, chunk_spec: ArraySpec) -> int:
@@ -84,10 +94,10 @@ class BernoulliCodec(ArrayBytesCodec):
         raise NotImplementedError
 
     def _decode_sync(self, chunk_data: Buffer, chunk_spec: ArraySpec) -> NDBuffer:
-        coder = _coder(self.table)
+        coder = coder_of(self.table, self.side_bytes)
         n_rows, width = chunk_spec.shape
         data = chunk_data.to_bytes()
-        if width != coder.width or len(data) < _HEAD.size:
+        if width != coder.row_bytes or len(data) < _HEAD.size:
             raise FormatError(f"a chunk of {len(data)} bytes is truncated or of another width")
         (n_coded,) = _HEAD.unpack_from(data)
         if n_coded > n_rows:
@@ -101,7 +111,7 @@ class BernoulliCodec(ArrayBytesCodec):
         packed = np.asarray(chunk_data.as_numpy_array())
         used = np.flatnonzero(packed.any(axis=1))
         n_coded = int(used[-1]) + 1 if len(used) else 0
-        block = _coder(self.table).encode(packed[:n_coded])
+        block = coder_of(self.table, self.side_bytes).encode(packed[:n_coded])
         return chunk_spec.prototype.buffer.from_bytes(_HEAD.pack(n_coded) + block)
 
     async def _decode_single(self, chunk_data: Buffer, chunk_spec: ArraySpec) -> NDBuffer:
@@ -112,9 +122,15 @@ class BernoulliCodec(ArrayBytesCodec):
 
 
 @functools.lru_cache(maxsize=8)
-def _coder(table: ProbabilityTable) -> BlockCoder:
-    # Zarr makes many codec objects of one table; its models are built once.
-    return BlockCoder(table)
+def coder_of(table: ProbabilityTable, side_bytes: int) -> BlockCoder:
+    """Return the coder of a table and a number of side bytes, the same whenever it is asked for.
+
+    Zarr makes many codec objects of one table; its models are built once.
+
+    Raises:
+        ConfigError: there are not 0, 2 or 4 side bytes.
+    """
+    return BlockCoder(table, side_bytes)
 
 
 # Zarr finds the codec by entry point; so does a checkout that was never installed.

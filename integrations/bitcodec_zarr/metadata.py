@@ -12,12 +12,13 @@ import zarr
 from zarr.codecs import ShardingCodec
 
 from bitcodec.bits import row_bytes
-from bitcodec.block_coder import MAX_BLOCK_BYTES, MAX_BLOCK_ROWS
+from bitcodec.block_coder import MAX_BLOCK_BYTES, MAX_BLOCK_ROWS, BlockCoder
 from bitcodec.errors import ConfigError, FormatError
-from bitcodec.probability import ProbabilityTable
-from bitcodec_zarr.array_codec import BernoulliCodec
+from bitcodec_zarr.array_codec import BernoulliCodec, coder_of
 
-FORMAT, FORMAT_VERSION = "bitcodec-archive", 1
+FORMAT = "bitcodec-archive"
+PLAIN_VERSION, SIDE_VERSION = 1, 2
+"""Versions of archives without and with side bytes; without, nothing changed since version 1."""
 ATTRIBUTE = "bitcodec"
 
 
@@ -29,6 +30,8 @@ class ArchiveHeader:
     """Visible rows."""
     n_bits: int
     """True bits h of a row."""
+    side_bytes: int
+    """Bytes of a row after those of its bits."""
     chunk_rows: int
     """Rows that are decoded together."""
     shard_rows: int
@@ -51,60 +54,73 @@ class ArchiveHeader:
                 f"shard_rows must be a multiple of chunk_rows, got {self.shard_rows} and "
                 f"{self.chunk_rows}"
             )
-        if self.shard_rows * row_bytes(self.n_bits) > MAX_BLOCK_BYTES:
+        if self.shard_rows * self.row_bytes > MAX_BLOCK_BYTES:
             raise ConfigError(
                 f"a shard holds at most {MAX_BLOCK_BYTES} packed bytes, got {self.shard_rows} rows "
-                f"of {row_bytes(self.n_bits)}: choose a smaller shard_rows"
+                f"of {self.row_bytes}: choose a smaller shard_rows"
             )
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a packed row."""
+        return row_bytes(self.n_bits) + self.side_bytes
+
+    @property
+    def format_version(self) -> int:
+        """The oldest version that can say what this header says."""
+        return SIDE_VERSION if self.side_bytes else PLAIN_VERSION
 
     @property
     def seal(self) -> str:
         """SHA-256 of the header, hexadecimal."""
-        content = json.dumps({"version": FORMAT_VERSION, **asdict(self)}, sort_keys=True)
-        return hashlib.sha256(content.encode()).hexdigest()
+        content = {"version": self.format_version, **asdict(self)}
+        if self.format_version == PLAIN_VERSION:
+            del content["side_bytes"]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def attributes(self) -> dict[str, Any]:
         """Return the array's attributes."""
-        content = {"format": FORMAT, "format_version": FORMAT_VERSION}
+        content = {"format": FORMAT, "format_version": self.format_version}
         return {ATTRIBUTE: content | {"fingerprint": self.fingerprint, "seal": self.seal}}
 
     @classmethod
-    def of(cls, array: zarr.Array[Any]) -> tuple[Self, ProbabilityTable]:
+    def of(cls, array: zarr.Array[Any]) -> tuple[Self, BlockCoder]:
         """Read and check the metadata of a Zarr array.
 
         Returns:
-            The header, and the probability table.
+            The header, and the coder of the rows.
 
         Raises:
             FormatError: the array is no archive, damaged or of a newer format.
         """
-        table, chunk_rows, shard_rows = _codec_of(array)
+        coder, chunk_rows, shard_rows = _coder_of(array)
         content = array.attrs.asdict().get(ATTRIBUTE)
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise FormatError(f"the array's attributes are not those of a {FORMAT}")
         version = content.get("format_version")
-        if version != FORMAT_VERSION:
+        if version not in (PLAIN_VERSION, SIDE_VERSION):
             raise FormatError(
-                f"the archive is of format {version!r}, this version reads {FORMAT_VERSION}: "
+                f"the archive is of format {version!r}, this version reads up to {SIDE_VERSION}: "
                 "upgrade bitcodec, if it is newer"
             )
         try:
             header = cls(
                 n_rows=array.shape[0],
-                n_bits=table.n_bits,
+                n_bits=coder.table.n_bits,
+                side_bytes=coder.side_bytes,
                 chunk_rows=chunk_rows,
                 shard_rows=shard_rows,
                 fingerprint=str(content.get("fingerprint")),
-                table_digest=table.digest.hex(),
+                table_digest=coder.table.digest.hex(),
             )
         except ConfigError as error:
             raise FormatError(f"the archive has impossible sizes: {error}") from error
-        if header.seal != content.get("seal"):
+        if header.format_version != version or header.seal != content.get("seal"):
             raise FormatError("the archive's metadata are damaged: their seal does not match")
-        return header, table
+        return header, coder
 
 
-def _codec_of(array: zarr.Array[Any]) -> tuple[ProbabilityTable, int, int]:
+def _coder_of(array: zarr.Array[Any]) -> tuple[BlockCoder, int, int]:
     metadata: Any = array.metadata
     codecs, shard_shape = metadata.codecs, metadata.chunk_grid.chunk_shape
     sharding = codecs[0]
@@ -113,8 +129,12 @@ def _codec_of(array: zarr.Array[Any]) -> tuple[ProbabilityTable, int, int]:
     inner = sharding.codecs[0]
     if not isinstance(inner, BernoulliCodec):
         raise FormatError(f"the array's chunks are not coded by bitcodec but by {inner!r:.80}")
-    width = row_bytes(inner.table.n_bits)
+    coder = coder_of(inner.table, inner.side_bytes)
+    width = coder.row_bytes
     shapes = (array.shape[1:], shard_shape[1:], sharding.chunk_shape[1:])
     if array.dtype != np.uint8 or array.fill_value != 0 or shapes != ((width,),) * 3:
-        raise FormatError(f"an archive of {inner.table.n_bits} bits is (n, {width}) uint8 over 0")
-    return inner.table, sharding.chunk_shape[0], shard_shape[0]
+        raise FormatError(
+            f"an archive of {inner.table.n_bits} bits and {inner.side_bytes} side bytes is "
+            f"(n, {width}) uint8 over 0"
+        )
+    return coder, sharding.chunk_shape[0], shard_shape[0]

@@ -17,8 +17,8 @@ class Codec(Protocol):
         """Bits of one code, h."""
 
     @property
-    def row_bytes_(self) -> int:
-        """Bytes of one packed row, side bytes included."""
+    def side_bytes_(self) -> int:
+        """Bytes of one packed row after those of its bits: 0, 2 or 4."""
 
     @property
     def fingerprint_(self) -> str:
@@ -29,4 +29,4 @@ class Codec(Protocol):
         """Counts of the bits on the rows of the fit."""
 
     def decode(self, packed: np.ndarray) -> np.ndarray:
-        """Turn (n, row_bytes) uint8 into (n, d) float32."""
+        """Turn (n, row_bytes) uint8, side bytes included, into (n, d) float32."""

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import zarr
 
-from bitcodec.bits import check_packed, row_bytes
 from bitcodec.errors import MismatchError
 from bitcodec.probability import ProbabilityTable
 from bitcodec_zarr.metadata import ArchiveHeader
@@ -28,7 +27,7 @@ class ArchiveReader:
 
     def __init__(self, array: zarr.Array[Any]) -> None:
         with reading("the archive's metadata"):
-            self._header, self._table = ArchiveHeader.of(array)
+            self._header, self._coder = ArchiveHeader.of(array)
         self._array = array
 
     @property
@@ -48,8 +47,13 @@ class ArchiveReader:
 
     @property
     def row_bytes(self) -> int:
-        """Bytes of a packed row."""
-        return row_bytes(self._header.n_bits)
+        """Bytes of a packed row, side bytes included."""
+        return self._header.row_bytes
+
+    @property
+    def side_bytes(self) -> int:
+        """Bytes of a row after those of its bits."""
+        return self._header.side_bytes
 
     @property
     def chunk_rows(self) -> int:
@@ -68,8 +72,8 @@ class ArchiveReader:
 
     @property
     def table(self) -> ProbabilityTable:
-        """The probabilities that the rows are coded with."""
-        return self._table
+        """The probabilities that the rows' bits are coded with."""
+        return self._coder.table
 
     @property
     def bytes_stored(self) -> int:
@@ -164,7 +168,7 @@ class ArchiveReader:
             shards = range(start // self.shard_rows, -(-stop // self.shard_rows))
             require_shards(self._array, shards)
             packed = np.asarray(self._array[start:stop])
-            check_packed(packed, n_bits=self.n_bits)
+            self._coder.check_rows(packed)
             first = start - start % self.chunk_rows
             for place in range(first, stop, self.chunk_rows):
                 if not packed[max(place - start, 0) : place - start + self.chunk_rows].any():
