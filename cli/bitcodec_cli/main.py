@@ -16,6 +16,7 @@ from bitcodec_cli.harvesting import harvest
 from bitcodec_cli.indexing import index
 from bitcodec_cli.inspecting import info
 from bitcodec_cli.searching import search
+from bitcodec_cli.splicing import splice
 
 
 class _Group(click.Group):
@@ -52,5 +53,5 @@ def main() -> None:
     """
 
 
-for _command in (demo, harvest, embed, fit, encode, decode, info, index, search, evaluate):
+for _command in (demo, harvest, embed, fit, encode, decode, info, index, search, evaluate, splice):
     main.add_command(_command)

@@ -14,18 +14,23 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from bitcodec_transformers.causal import TokenProgress
     from bitcodec_transformers.documents import Document, pydoc_topics, read_documents
     from bitcodec_transformers.embedding import EmbeddingProgress, SentenceEmbedder, load_embedder
     from bitcodec_transformers.embedding_settings import EmbeddingSettings
+    from bitcodec_transformers.fisher import sensitivity
     from bitcodec_transformers.harvesting import harvest
     from bitcodec_transformers.manifest import Counts, HarvestSettings
     from bitcodec_transformers.models import DEFAULT_MODEL, LanguageModel, load_model, prepare_model
+    from bitcodec_transformers.outcomes import SpliceOutcome, SpliceReport
     from bitcodec_transformers.queries import TokenStates, hidden_of
     from bitcodec_transformers.rows import HarvestRows, RowContext, read_rows
+    from bitcodec_transformers.splicing import CodecReplacement, Replacement, splice, through
     from bitcodec_transformers.summary import HarvestProgress, HarvestSummary, read_harvest
 
 __all__ = [
     "DEFAULT_MODEL",
+    "CodecReplacement",
     "Counts",
     "Document",
     "EmbeddingProgress",
@@ -35,8 +40,12 @@ __all__ = [
     "HarvestSettings",
     "HarvestSummary",
     "LanguageModel",
+    "Replacement",
     "RowContext",
     "SentenceEmbedder",
+    "SpliceOutcome",
+    "SpliceReport",
+    "TokenProgress",
     "TokenStates",
     "harvest",
     "hidden_of",
@@ -47,17 +56,24 @@ __all__ = [
     "read_documents",
     "read_harvest",
     "read_rows",
+    "sensitivity",
+    "splice",
+    "through",
 ]
 
 _HOMES = {
+    "causal": ("TokenProgress",),
     "documents": ("Document", "pydoc_topics", "read_documents"),
     "embedding": ("EmbeddingProgress", "SentenceEmbedder", "load_embedder"),
     "embedding_settings": ("EmbeddingSettings",),
+    "fisher": ("sensitivity",),
     "harvesting": ("harvest",),
     "manifest": ("Counts", "HarvestSettings"),
     "models": ("DEFAULT_MODEL", "LanguageModel", "load_model", "prepare_model"),
+    "outcomes": ("SpliceOutcome", "SpliceReport"),
     "queries": ("TokenStates", "hidden_of"),
     "rows": ("HarvestRows", "RowContext", "read_rows"),
+    "splicing": ("CodecReplacement", "Replacement", "splice", "through"),
     "summary": ("HarvestProgress", "HarvestSummary", "read_harvest"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

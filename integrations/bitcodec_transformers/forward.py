@@ -41,6 +41,18 @@ class CandidateStates:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class PaddedBatch:
+    """Windows as one rectangle on the model's device, padded on the right."""
+
+    token_ids: torch.Tensor
+    """(b, t) int64."""
+    mask: torch.Tensor
+    """(b, t) int64, 1 for tokens and 0 for padding."""
+    candidate: torch.Tensor
+    """(b, t) bool, true for tokens whose states are wanted."""
+
+
 def find_blocks(model: Any) -> nn.ModuleList:
     """Find the list of a transformer's blocks.
 
@@ -110,9 +122,7 @@ def block_outputs(
     blocks = find_blocks(model)
     check_layers(layers, n_layers=len(blocks))
     base = model.base_model
-    inputs: dict[str, Any] = {"input_ids": token_ids, "attention_mask": mask}
-    if "use_cache" in inspect.signature(base.forward).parameters:
-        inputs["use_cache"] = False
+    inputs = forward_inputs(base, token_ids=token_ids, mask=mask)
     stopped = contextlib.suppress(_LastLayerReachedError)
     with torch.inference_mode(), _captured(blocks, layers) as outputs, stopped:
         base(**inputs)
@@ -120,6 +130,33 @@ def block_outputs(
     if missing:
         raise ConfigError(f"{type(model).__name__} did not run its block {missing[0]}")
     return outputs
+
+
+def forward_inputs(module: Any, *, token_ids: torch.Tensor, mask: torch.Tensor) -> dict[str, Any]:
+    """Give the keyword arguments with which a model reads a batch and keeps no cache.
+
+    Args:
+        module: a transformers model, with or without its head.
+        token_ids: (b, t) int64, padded on the right.
+        mask: (b, t) int64, 1 for tokens and 0 for padding.
+
+    Returns:
+        The arguments of `module.forward`.
+    """
+    inputs: dict[str, Any] = {"input_ids": token_ids, "attention_mask": mask}
+    if "use_cache" in inspect.signature(module.forward).parameters:
+        inputs["use_cache"] = False
+    return inputs
+
+
+def check_evaluating(model: LanguageModel) -> None:
+    """Refuse a model in training mode, whose dropout is at work.
+
+    Raises:
+        ConfigError: it is in training mode.
+    """
+    if model.model.training:
+        raise ConfigError("the model is in training mode, its states random: call model.eval()")
 
 
 def candidate_states(
@@ -149,8 +186,7 @@ def candidate_states(
     Raises:
         ConfigError: a layer is out of range, or the model is in training mode.
     """
-    if model.model.training:
-        raise ConfigError("the model is in training mode, its states random: call model.eval()")
+    check_evaluating(model)
     n_rows = [int(window.candidate.sum()) for window in windows]
     first_rows = np.concatenate([[0], np.cumsum(n_rows)])
     hidden = {i: torch.empty((first_rows[-1], model.n_dims), dtype=dtype) for i in layers}
@@ -186,22 +222,34 @@ def batches_by_length(windows: Sequence[Window], *, batch_tokens: int) -> Iterat
         wanted = wanted[size:]
 
 
-def _run(
-    model: LanguageModel, windows: Sequence[Window], layers: Sequence[int]
-) -> dict[int, torch.Tensor]:
+def pad(windows: Sequence[Window], *, model: LanguageModel) -> PaddedBatch:
+    """Lay windows side by side as the model reads them.
+
+    Args:
+        windows: one or more.
+        model: whose padding and device are taken.
+
+    Returns:
+        A batch as long as the longest window.
+    """
     length = max(len(window) for window in windows)
     token_ids = torch.full((len(windows), length), _padding_id(model.tokenizer))
     mask = torch.zeros((len(windows), length), dtype=torch.int64)
-    wanted = torch.zeros((len(windows), length), dtype=torch.bool)
+    candidate = torch.zeros((len(windows), length), dtype=torch.bool)
     for row, window in enumerate(windows):
         token_ids[row, : len(window)] = torch.from_numpy(window.token_ids)
         mask[row, : len(window)] = 1
-        wanted[row, : len(window)] = torch.from_numpy(window.candidate)
+        candidate[row, : len(window)] = torch.from_numpy(window.candidate)
     device = model.model.device
-    outputs = block_outputs(
-        model.model, layers=layers, token_ids=token_ids.to(device), mask=mask.to(device)
-    )
-    return {layer: states[wanted.to(states.device)] for layer, states in outputs.items()}
+    return PaddedBatch(token_ids.to(device), mask.to(device), candidate.to(device))
+
+
+def _run(
+    model: LanguageModel, windows: Sequence[Window], layers: Sequence[int]
+) -> dict[int, torch.Tensor]:
+    batch = pad(windows, model=model)
+    outputs = block_outputs(model.model, layers=layers, token_ids=batch.token_ids, mask=batch.mask)
+    return {layer: states[batch.candidate.to(states.device)] for layer, states in outputs.items()}
 
 
 def _padding_id(tokenizer: Any) -> int:

@@ -34,6 +34,11 @@ class Window:
     def __len__(self) -> int:
         return len(self.token_ids)
 
+    def head(self, n_tokens: int) -> Window:
+        """Give the window's first tokens, at most `n_tokens`."""
+        columns = (self.token_ids, self.start, self.end, self.special, self.candidate)
+        return Window(self.document, *(column[:n_tokens] for column in columns))
+
 
 @dataclass(frozen=True, eq=False)
 class RowTable:
