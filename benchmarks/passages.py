@@ -1,4 +1,4 @@
-"""English passages from Debian packages, as text to fit codecs on that no retrieval set holds.
+"""English text from Debian packages: passages for embedders, excerpts for language models.
 
 Packages are read as downloaded (`apt-get download linux-doc-6.1 python3.11-doc perl-doc dict-gcide
 wordnet-base`) or as unpacked by `dpkg-deb -x`; nothing is installed.
@@ -11,14 +11,17 @@ import random
 import re
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 from bitcodec.errors import FileError
 
 LONGEST = 1600
 """Characters of the longest passage; longer ones are lists and tables."""
+EXCERPT = 1000
+"""Characters after which an excerpt ends with its paragraph, about 250 tokens."""
 
 
 @dataclass(frozen=True)
@@ -85,11 +88,64 @@ def read_passages(folder: Path, *, n_passages: int, seed: int = 0) -> dict[str, 
     }
 
 
+def read_excerpts(
+    folder: Path, names: Sequence[str], *, held_out: float = 0.1, seed: int = 0
+) -> tuple[list[str], list[str]]:
+    """Cut the files of packages into excerpts of whole paragraphs, code and tables included.
+
+    Args:
+        folder: as in `read_passages`.
+        names: of packages, which take turns in the result.
+        held_out: the share of every package's files that is kept apart.
+        seed: of the choice of files and of the order.
+
+    Returns:
+        Distinct excerpts to fit on and excerpts of the files kept apart, each in random order.
+
+    Raises:
+        FileError: a package is not there, or holds no text.
+    """
+    draw = random.Random(seed)
+    parts: tuple[list[list[str]], list[list[str]]] = ([], [])
+    for package in (package for package in PACKAGES if package.name in names):
+        texts = sorted(set(_texts(folder, package)))
+        draw.shuffle(texts)
+        n_held_out = max(1, round(held_out * len(texts)))
+        for part, chosen in zip(parts, (texts[n_held_out:], texts[:n_held_out]), strict=True):
+            cut = sorted({excerpt for text in chosen for excerpt in _excerpts(text)})
+            part.append(draw.sample(cut, len(cut)))
+    fitted, kept_apart = (
+        [text for turn in zip_longest(*part) for text in turn if text] for part in parts
+    )
+    return fitted, [text for text in kept_apart if text not in set(fitted)]
+
+
+def _excerpts(text: str) -> Iterator[str]:
+    paragraphs: list[str] = []
+    for paragraph in re.split(r"\n\s*\n", text):
+        paragraphs.append(paragraph)
+        if sum(map(len, paragraphs)) >= EXCERPT:
+            yield "\n\n".join(paragraphs)
+            paragraphs = []
+    if sum(map(len, paragraphs)) >= EXCERPT / 4:
+        yield "\n\n".join(paragraphs)
+
+
 def _draw(passages: list[str], n_passages: int, *, seed: int) -> list[str]:
     return random.Random(seed).sample(passages, min(n_passages, len(passages)))
 
 
 def _distinct(folder: Path, package: TextPackage) -> list[str]:
+    passages = sorted(
+        {passage for text in _texts(folder, package) for passage in package.cut(text)}
+    )
+    if not passages:
+        raise FileError(f"{folder} must hold the text of {package.name}, found none")
+    return passages
+
+
+def _texts(folder: Path, package: TextPackage) -> list[str]:
+    """Return the texts of a package's files, in the order of their names."""
     unpacked = folder / package.name
     if unpacked.is_dir():
         return _read_unpacked(unpacked, package)
@@ -106,11 +162,7 @@ def _distinct(folder: Path, package: TextPackage) -> list[str]:
 
 def _read_unpacked(root: Path, package: TextPackage) -> list[str]:
     files = sorted(path for pattern in package.patterns for path in root.rglob(pattern))
-    texts = (_read_text(path) for path in files if path.is_file())
-    passages = sorted({passage for text in texts for passage in package.cut(text)})
-    if not passages:
-        raise FileError(f"{root} must hold the text of {package.name}, found none")
-    return passages
+    return [_read_text(path) for path in files if path.is_file()]
 
 
 def _read_text(path: Path) -> str:
