@@ -190,6 +190,11 @@ class ProbabilityTable:
         return int(self.levels.shape[1])
 
     @property
+    def kind(self) -> str:
+        """What the table is, in a word or two."""
+        return "independent" if self.n_profiles == 1 else f"{self.n_profiles} profiles"
+
+    @property
     def n_profiles(self) -> int:
         """The number of profiles; 1 for a table of kind 1."""
         return len(self.levels)

@@ -1,8 +1,10 @@
 """Packed rows as bytes near their entropy, and back.
 
 Rows are coded in blocks by a range coder (`bitcodec.block_coder`) with a table of integer
-probabilities (`bitcodec.probability`). A table of kind 1 has one probability a bit, which reaches
-the sum of the bits' entropies; a table of kind 2 has several profiles, which go below that sum.
+probabilities. A table of kind 1 (`bitcodec.probability`) has one probability a bit, which reaches
+the sum of the bits' entropies; one of kind 2 has several profiles, which go below that sum; one of
+kind 3 (`bitcodec.context_table`) lets bits depend on each other and on the row before, which goes
+lowest.
 
 Format of `compress`, little-endian throughout, version 1 for rows without side bytes and 2 with:
 
@@ -25,16 +27,21 @@ import numpy as np
 
 from bitcodec.block_coder import MAX_BLOCK_ROWS, BlockCoder
 from bitcodec.config import SIDE_BYTES
+from bitcodec.context_learning import learn_context
+from bitcodec.context_table import ContextTable
 from bitcodec.errors import ConfigError, FormatError, MismatchError, ValueRangeError
-from bitcodec.probability import (
-    DIGEST_BYTES,
-    Buffer,
-    ProbabilityTable,
-    digest_of,
-    unpack_header,
-)
+from bitcodec.probability import DIGEST_BYTES, Buffer, ProbabilityTable, digest_of, unpack_header
+from bitcodec.tables import Table, read_table
 
-__all__ = ["ProbabilityTable", "compress", "decompress", "read_rows"]
+__all__ = [
+    "ContextTable",
+    "ProbabilityTable",
+    "Table",
+    "compress",
+    "decompress",
+    "learn_context",
+    "read_rows",
+]
 
 _PLAIN_VERSION, _SIDE_VERSION = 1, 2
 _HEADER, _MAGIC = struct.Struct("<8sHBBIIIQ16s"), b"bitrange"
@@ -42,7 +49,7 @@ _HEADER, _MAGIC = struct.Struct("<8sHBBIIIQ16s"), b"bitrange"
 
 def compress(
     packed: np.ndarray,
-    table: ProbabilityTable,
+    table: Table,
     *,
     side_bytes: int = 0,
     block_rows: int = 1024,
@@ -89,7 +96,7 @@ def compress(
     return b"".join([start, digest_of(start), *blocks])
 
 
-def decompress(data: Buffer, *, table: ProbabilityTable | None = None) -> np.ndarray:
+def decompress(data: Buffer, *, table: Table | None = None) -> np.ndarray:
     """Decode what `compress` made.
 
     Args:
@@ -107,9 +114,7 @@ def decompress(data: Buffer, *, table: ProbabilityTable | None = None) -> np.nda
     return content.rows(0, content.n_rows)
 
 
-def read_rows(
-    data: Buffer, start: int, stop: int, *, table: ProbabilityTable | None = None
-) -> np.ndarray:
+def read_rows(data: Buffer, start: int, stop: int, *, table: Table | None = None) -> np.ndarray:
     """Decode some rows of what `compress` made, and only the blocks they lie in.
 
     Args:
@@ -143,7 +148,7 @@ class _Content:
     view: memoryview
 
     @classmethod
-    def read(cls, data: Buffer, table: ProbabilityTable | None) -> Self:
+    def read(cls, data: Buffer, table: Table | None) -> Self:
         view = memoryview(data).cast("B")
         side_bytes, n_bits, block_rows, table_size, n_rows, digest = _read_header(view)
         sizes_at = _HEADER.size + table_size
@@ -154,7 +159,7 @@ class _Content:
         if digest_of(view[:end]) != view[end : end + DIGEST_BYTES]:
             raise FormatError("compressed codes are damaged: the header's checksum does not match")
         if table_size:
-            table = ProbabilityTable.from_bytes(view[_HEADER.size : sizes_at])
+            table = read_table(view[_HEADER.size : sizes_at])
         if table is None:
             raise MismatchError("these codes carry no probability table: pass `table`")
         if table.digest != digest or table.n_bits != n_bits:

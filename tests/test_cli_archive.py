@@ -117,7 +117,7 @@ def test_decode_reads_in_pieces_what_is_longer_than_a_piece(
 def test_profiles_are_learned_on_the_first_codes_and_hold_all(
     work: Path, codec: BitCodec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(archives, "LEARNING_ROWS", 600)
+    monkeypatch.setitem(archives.LEARNING_ROWS, "profiles", 600)
     out = tmp_path / "codes.zarr"
     result = run("encode", work / "codec", work / "hidden.npy", "-o", out, "--table", "profiles")
     assert result.exit_code == 0, result.stderr
@@ -130,7 +130,7 @@ def test_profiles_are_learned_on_the_first_codes_and_hold_all(
 def test_profiles_are_learned_from_a_stream_of_many_batches(
     codec: BitCodec, hidden: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(archives, "LEARNING_ROWS", 100)
+    monkeypatch.setitem(archives.LEARNING_ROWS, "profiles", 100)
     source = (hidden[start : start + 64] for start in range(0, 320, 64))
     out = tmp_path / "codes.zarr"
     archives.encode_archive(codec, source, n_rows=None, output=out, table="profiles")
@@ -144,13 +144,13 @@ def test_too_few_rows_for_profiles_name_the_way_out(
     out = tmp_path / "codes.zarr"
     result = run("encode", work / "codec", tmp_path / "few.npy", "-o", out, "--table", "profiles")
     assert result.exit_code == 1
-    assert "32 profiles" in last_line(result)
+    assert "at least 32 rows, got 5" in last_line(result)
     assert "use --table independent" in last_line(result)
     assert names(tmp_path) == ["few.npy"]
 
 
 @pytest.mark.parametrize("side_bytes", [2, 4])
-@pytest.mark.parametrize("table", ["independent", "profiles"])
+@pytest.mark.parametrize("table", ["independent", "profiles", "context"])
 def test_rows_with_side_bytes_are_archived_decoded_and_described(
     side_codecs: dict[int, BitCodec], work: Path, tmp_path: Path, side_bytes: int, table: str
 ) -> None:
@@ -166,7 +166,7 @@ def test_rows_with_side_bytes_are_archived_decoded_and_described(
     np.testing.assert_array_equal(np.load(tmp_path / "decoded.npy"), expected)
     content = json.loads(run("info", out, "--json").stdout)
     assert (content["side_bytes"], content["row_bytes"]) == (side_bytes, 9 + side_bytes)
-    assert content["n_profiles"] == {"independent": 1, "profiles": 32}[table]
+    assert content["table"] == {"profiles": "32 profiles"}.get(table, table)
 
 
 def test_profiles_are_learned_from_the_bits_of_rows_with_side_bytes(

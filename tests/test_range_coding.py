@@ -24,8 +24,10 @@ from bitcodec.errors import (
     ValueRangeError,
 )
 from bitcodec.probability import ProbabilityTable, digest_of, probability_levels, to_levels
+from bitcodec.profile_coder import ProfileCoder
 from bitcodec.range_coding import compress, decompress, read_rows
 from bitcodec.statistics import binary_entropy
+from bitcodec.tables import read_table
 
 GOLDEN = Path(__file__).parent / "golden"
 WIDTHS = st.sampled_from([*range(1, 18), 64])
@@ -121,8 +123,7 @@ def test_a_bit_the_table_thinks_impossible_is_kept(
 
 
 def test_constriction_uses_our_integers_as_they_are() -> None:
-    coder = BlockCoder(table_of(0.03, n_bits=8))
-    model = coder._column_models(0)[0]
+    model = ProfileCoder(table_of(0.03, n_bits=8))._column_models(0)[0]
     p = Fraction(int(probability_levels()[0][to_levels(np.array(0.03))]), 2**16)
     for symbol in (0, 1, 128, 255):
         encoder = constriction.stream.queue.RangeEncoder()
@@ -474,12 +475,13 @@ def test_one_coder_serves_huge_tables_within_bounded_memory() -> None:
         levels=np.random.default_rng(0).integers(0, 255, (8, 40000), dtype=np.uint8),
         weights=np.ones(8, dtype=np.uint16),
     )
-    coder = BlockCoder(table)
-    assert np.array_equal(coder.decode(coder.encode(packed), n_rows=3), packed)
+    coder = ProfileCoder(table)
+    words = coder.encode(packed)[1].get_compressed().astype("<u4").tobytes()
+    assert np.array_equal(coder.decode(memoryview(words), 3)[0], packed)
     assert 8 * len(coder._models) <= 2**15
 
 
-@pytest.mark.parametrize("kind", ["v1_independent", "v1_profiles", "v2_side"])
+@pytest.mark.parametrize("kind", ["v1_independent", "v1_profiles", "v1_context", "v2_side"])
 def test_golden_bytes_decode_and_are_made_again(kind: str) -> None:
     packed = np.load(GOLDEN / "range_coding_rows.npy")
     if kind == "v2_side":
@@ -488,7 +490,7 @@ def test_golden_bytes_decode_and_are_made_again(kind: str) -> None:
     assert np.array_equal(decompress(content), packed)
     assert np.array_equal(read_rows(content, 40, 60), packed[40:60])
     (table_size,) = np.frombuffer(content, "<u4", 1, 20)
-    table = ProbabilityTable.from_bytes(content[48 : 48 + table_size])
+    table = read_table(content[48 : 48 + table_size])
     side_bytes = packed.shape[1] - row_bytes(table.n_bits)
     assert compress(packed, table, side_bytes=side_bytes, block_rows=48) == content
 

@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
     from bitcodec import BitCodec
     from bitcodec.batches import HiddenSource
-    from bitcodec.probability import ProbabilityTable
+    from bitcodec.tables import Table
     from bitcodec_zarr import PackedArchive
 
-TableKind = Literal["independent", "profiles"]
+TableKind = Literal["independent", "profiles", "context"]
 ARCHIVE_SUFFIX = ".zarr"
-LEARNING_ROWS = 2**16
-"""Codes at the start of a source that profiles are learned on, at most."""
-N_PROFILES = 32
-"""Profiles of a learned table."""
+LEARNING_ROWS = {"profiles": 2**16, "context": 2**17}
+"""Codes at the start of a source that a table is learned on, at most."""
+N_PROFILES = LEAST_ROWS = 32
+"""Profiles of a learned table, and the fewest rows that any table is learned on."""
 
 
 def is_archive(path: Path) -> bool:
@@ -47,12 +47,12 @@ def encode_archive(
         source: hidden states.
         n_rows: their number, None where unknown.
         output: the archive's folder, which appears when it is complete.
-        table: one probability a bit from the codec's own statistics, or profiles learned on the
-            first codes.
+        table: one probability a bit from the codec's own statistics; or profiles, or what a bit's
+            context tells, learned on the first codes.
         overwrite: replace an existing archive.
 
     Raises:
-        ConfigError: there are too few rows to learn profiles from.
+        ConfigError: there are too few rows to learn a table from.
         FileError: `output` exists and `overwrite` is false or is no archive, or cannot be written.
     """
     from bitcodec.files import atomic_path
@@ -67,8 +67,8 @@ def encode_archive(
         temporary.mkdir()
         batches = _counted(codec.encode_batches(source), advance)
         learned = None
-        if table == "profiles":
-            learned, batches = _learn(batches, n_bits=codec.n_bits_)
+        if table != "independent":
+            learned, batches = _learn(table, batches, n_bits=codec.n_bits_)
         PackedArchive.create(temporary, codec, table=learned).append(batches)
 
 
@@ -104,7 +104,7 @@ def describe_archive(path: Path) -> dict[str, Any]:
     size = archive.bytes_stored
     stored = {
         "row_bytes": archive.row_bytes,
-        "n_profiles": archive.table.n_profiles,
+        "table": archive.table.kind,
         "table_bytes": len(archive.table.to_bytes()),
         "bytes_stored": size,
         "bits_per_vector": 8 * size / len(archive) if len(archive) else None,
@@ -135,25 +135,28 @@ def _counted(batches: Iterator[np.ndarray], advance: Advance) -> Iterator[np.nda
 
 
 def _learn(
-    batches: Iterator[np.ndarray], *, n_bits: int
-) -> tuple[ProbabilityTable, Iterator[np.ndarray]]:
+    kind: Literal["profiles", "context"], batches: Iterator[np.ndarray], *, n_bits: int
+) -> tuple[Table, Iterator[np.ndarray]]:
     """Learn a table on the first rows' bits, and return it with all rows, the first ones too."""
     import numpy as np
 
     from bitcodec.bits import row_bytes
     from bitcodec.errors import ConfigError
-    from bitcodec.probability import ProbabilityTable
+    from bitcodec.range_coding import ProbabilityTable, learn_context
 
     first: list[np.ndarray] = []
     n_rows = 0
-    while n_rows < LEARNING_ROWS and (packed := next(batches, None)) is not None:
+    while n_rows < LEARNING_ROWS[kind] and (packed := next(batches, None)) is not None:
         first.append(packed)
         n_rows += len(packed)
-    if n_rows < N_PROFILES:
+    if n_rows < LEAST_ROWS:
         raise ConfigError(
-            f"{N_PROFILES} profiles are learned on as many rows or more, got {n_rows}: use "
+            f"a table is learned on at least {LEAST_ROWS} rows, got {n_rows}: use "
             "--table independent"
         )
-    known = np.concatenate(first)[:LEARNING_ROWS, : row_bytes(n_bits)]
-    table = ProbabilityTable.learn(known, n_bits=n_bits, n_profiles=N_PROFILES)
+    known = np.concatenate(first)[: LEARNING_ROWS[kind], : row_bytes(n_bits)]
+    if kind == "profiles":
+        table: Table = ProbabilityTable.learn(known, n_bits=n_bits, n_profiles=N_PROFILES)
+    else:
+        table = learn_context(known, n_bits=n_bits)
     return table, itertools.chain(first, batches)

@@ -106,9 +106,10 @@ def fit_with_bar(
 @output_option
 @click.option(
     "--table",
-    type=click.Choice(["independent", "profiles"]),
-    help="Model of an archive's entropy coder: a probability a bit (default), or profiles learned "
-    "on the first 65,536 codes, which take fewer bytes and more time.",
+    type=click.Choice(["independent", "profiles", "context"]),
+    help="Model of an archive's entropy coder: a probability a bit (default); profiles learned on "
+    "the first 65,536 codes, which take fewer bytes and more time; or what earlier bits and the "
+    "row before tell of a bit, learned on the first 131,072, which take fewest.",
 )
 @device_option
 @overwrite_option
@@ -128,7 +129,7 @@ def encode(
 
     \b
     Example: bitcodec encode codec hidden.npy -o codes.npy
-             bitcodec encode codec hidden.npy -o codes.zarr --table profiles
+             bitcodec encode codec hidden.npy -o codes.zarr --table context
     """
     from bitcodec import BitCodec
 

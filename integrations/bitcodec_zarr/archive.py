@@ -14,6 +14,7 @@ from zarr.core.sync import sync
 from bitcodec.block_coder import BlockCoder
 from bitcodec.errors import ConfigError, FileError, ShapeError
 from bitcodec.probability import ProbabilityTable
+from bitcodec.tables import Table
 from bitcodec_zarr.array_codec import BernoulliCodec, coder_of
 from bitcodec_zarr.metadata import ArchiveHeader
 from bitcodec_zarr.protocol import Codec
@@ -55,7 +56,7 @@ class PackedArchive(ArchiveReader):
         store: Any,
         codec: Codec,
         *,
-        table: ProbabilityTable | None = None,
+        table: Table | None = None,
         chunk_rows: int = CHUNK_ROWS,
         shard_rows: int = SHARD_ROWS,
         overwrite: bool = False,

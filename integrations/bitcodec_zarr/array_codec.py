@@ -19,7 +19,7 @@ from zarr.registry import register_codec
 from bitcodec.block_coder import BlockCoder
 from bitcodec.config import SIDE_BYTES
 from bitcodec.errors import ConfigError, FormatError
-from bitcodec.probability import ProbabilityTable
+from bitcodec.tables import Table, read_table
 
 CODEC_NAME = "bitcodec.bernoulli"
 _NEEDED, _KNOWN = {"n_bits", "table"}, {"n_bits", "table", "side_bytes"}
@@ -36,7 +36,7 @@ class BernoulliCodec(ArrayBytesCodec):
 
     is_fixed_size = False
 
-    table: ProbabilityTable
+    table: Table
     """Probabilities of the bits."""
     side_bytes: int = 0
     """Bytes of a row after those of its bits; where they are none, the metadata leave them out."""
@@ -60,7 +60,7 @@ class BernoulliCodec(ArrayBytesCodec):
             content = base64.b64decode(configuration["table"], validate=True)
         except (binascii.Error, TypeError, ValueError) as error:
             raise FormatError(f"{CODEC_NAME}: the table is not base64: {error}") from error
-        table = ProbabilityTable.from_bytes(content)
+        table = read_table(content)
         if configuration["n_bits"] != table.n_bits:
             raise FormatError(
                 f"{CODEC_NAME} says {configuration['n_bits']!r} bits, its table {table.n_bits}"
@@ -122,7 +122,7 @@ class BernoulliCodec(ArrayBytesCodec):
 
 
 @functools.lru_cache(maxsize=8)
-def coder_of(table: ProbabilityTable, side_bytes: int) -> BlockCoder:
+def coder_of(table: Table, side_bytes: int) -> BlockCoder:
     """Return the coder of a table and a number of side bytes, the same whenever it is asked for.
 
     Zarr makes many codec objects of one table; its models are built once.

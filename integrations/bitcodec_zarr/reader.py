@@ -9,7 +9,7 @@ import numpy as np
 import zarr
 
 from bitcodec.errors import MismatchError
-from bitcodec.probability import ProbabilityTable
+from bitcodec.tables import Table
 from bitcodec_zarr.metadata import ArchiveHeader
 from bitcodec_zarr.protocol import Codec
 from bitcodec_zarr.store import reading, require_chunk, require_shards
@@ -71,7 +71,7 @@ class ArchiveReader:
         return self._header.fingerprint
 
     @property
-    def table(self) -> ProbabilityTable:
+    def table(self) -> Table:
         """The probabilities that the rows' bits are coded with."""
         return self._coder.table
 

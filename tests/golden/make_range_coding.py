@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from bitcodec.bits import pack, row_bytes
-from bitcodec.range_coding import ProbabilityTable, compress
+from bitcodec.range_coding import ContextTable, ProbabilityTable, Table, compress
 from bitcodec.statistics import BitStatistics
 from bitcodec_zarr import PackedArchive
 
@@ -32,6 +32,7 @@ def main(folder: Path) -> None:
     np.save(folder / "range_coding_side.npy", side)
     write_compressed(folder / "range_coding_v1_independent.bin", packed, independent)
     write_compressed(folder / "range_coding_v1_profiles.bin", packed, profiles)
+    write_compressed(folder / "range_coding_v1_context.bin", packed, context_table())
     write_compressed(folder / "range_coding_v2_side.bin", wide, profiles)
     write_archive(folder / "archive_v1.zarr", packed, statistics)
     write_archive(folder / "archive_v2.zarr", wide, statistics)
@@ -45,7 +46,15 @@ def rows_of_bits() -> np.ndarray:
     return pack(generator.random((N_ROWS, N_BITS)) < activity + groups * (activity % 1 > 0))
 
 
-def write_compressed(path: Path, packed: np.ndarray, table: ProbabilityTable) -> None:
+def context_table() -> ContextTable:
+    """Make a table of any weights."""
+    generator = np.random.default_rng(2)
+    within, across = generator.integers(-20, 20, (2, N_BITS, N_BITS), dtype=np.int8)
+    bias = generator.integers(-80, 20, N_BITS, dtype=np.int16)
+    return ContextTable(bias=bias, within=np.triu(within, 1), across=across)
+
+
+def write_compressed(path: Path, packed: np.ndarray, table: Table) -> None:
     """Compress rows into a file."""
     side_bytes = packed.shape[1] - row_bytes(N_BITS)
     path.write_bytes(compress(packed, table, side_bytes=side_bytes, block_rows=48))
