@@ -1,0 +1,146 @@
+"""bitcodec's own methods in the rate-distortion benchmark."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from benchmarks.quantisers import Encoded, Fit, Fitted, standardised, timed
+from bitcodec import BitCodec
+from bitcodec.files import read_json, write_json
+from bitcodec.range_coding import ProbabilityTable, Table, compress, learn_context
+from bitcodec.tables import read_table
+from bitcodec_faiss import AsymmetricIndex
+
+PRICES = {"layer-15": (0.34, 0.7, 0.17, 0.07), "": (0.34, 0.17)}
+"""Entropy weights of the sparse codecs by data set, last those of all others: near 200, 100, 400
+and 800 bits at layer 15."""
+N_STEPS = {"layer-15": 3000}
+"""Minibatches of their fits by data set; else the default."""
+TABLE_ROWS = 2**17
+"""Training rows whose codes tables are learned on, in their order."""
+DENSE_BITS = (1, 2, 4)
+"""Bits per dimension of the dense codecs, which have four side bytes."""
+
+
+class Codecs:
+    """Codecs of a data set, fitted once and kept in a folder.
+
+    Args:
+        folder: gets a codec's folder and its table by name.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def codec(
+        self, name: str, make: Callable[[], BitCodec], train: np.ndarray
+    ) -> tuple[BitCodec, tuple[float, float]]:
+        """Return a fitted codec, and the seconds its fit took, by the clock and of CPU."""
+        place = self._folder / name
+        if not place.is_dir():
+            codec, seconds = timed(lambda: make().fit(train))
+            self._folder.mkdir(parents=True, exist_ok=True)
+            write_json(place.with_suffix(".json"), {"seconds": list(seconds)}, overwrite=True)
+            codec.save(place)
+        wall, cpu = read_json(place.with_suffix(".json"))["seconds"]
+        return BitCodec.load(place), (wall, cpu)
+
+    def table(self, name: str, codec: BitCodec, train: np.ndarray) -> Table:
+        """Return the context table of a codec's codes."""
+        place = self._folder / f"{name}.context"
+        if not place.is_file():
+            codes = codec.encode(train[:TABLE_ROWS])
+            place.write_bytes(learn_context(codes, n_bits=codec.n_bits_).to_bytes())
+        return read_table(place.read_bytes())
+
+    def shared_bytes(self, name: str) -> int:
+        """Return the bytes of a codec's folder."""
+        return sum(file.stat().st_size for file in (self._folder / name).iterdir())
+
+
+Coding = Literal["context", "independent"]
+
+
+def codecs(dataset: str, folder: Path) -> dict[str, Fit]:
+    """Return our methods, by names that begin with `bitcodec`.
+
+    Args:
+        dataset: name of the data set, for settings that depend on it.
+        folder: where fitted codecs are kept.
+    """
+    kept = Codecs(folder / dataset)
+    sparse = partial(fit_sparse, kept, N_STEPS.get(dataset, 1000))
+    methods: dict[str, Fit] = {}
+    for price in PRICES.get(dataset, PRICES[""]):
+        methods |= {
+            f"bitcodec {price}": partial(sparse, price, "context", "fast"),
+            f"bitcodec {price}, best": partial(sparse, price, "context", "best"),
+            f"bitcodec {price}, bits alone": partial(sparse, price, "independent", "fast"),
+            f"bitcodec {price}, linear": partial(sparse, price, "independent", "none"),
+        }
+    for bits in DENSE_BITS:
+        methods[f"bitcodec dense {bits}"] = standardised(partial(fit_dense, kept, bits))
+    return methods
+
+
+def fit_sparse(
+    kept: Codecs,
+    n_steps: int,
+    price: float,
+    coding: Coding,
+    effort: Literal["none", "fast", "best"],
+    train: np.ndarray,
+) -> Fitted:
+    """Fit the preset "archive"; bytes are the entropy coder's, in blocks of 1,024 rows."""
+    name = f"archive-{price}-{n_steps}"
+    codec, seconds = kept.codec(
+        name, lambda: BitCodec.preset("archive", entropy_weight=price, n_steps=n_steps), train
+    )
+    table: Table
+    if coding == "context":
+        table, spent = timed(lambda: kept.table(name, codec, train))
+        seconds = seconds[0] + spent[0], seconds[1] + spent[1]
+    else:
+        table = ProbabilityTable.from_statistics(codec.statistics_)
+
+    def encode(rows: np.ndarray) -> Encoded:
+        packed = codec.encode(rows, refine=effort)
+        size = len(compress(packed, table, embed_table=False))
+        return Encoded(packed, size / len(rows))
+
+    return Fitted(
+        encode,
+        lambda encoded: codec.decode(encoded.codes),
+        shared_bytes=kept.shared_bytes(name) + len(table.to_bytes()),
+        fit_seconds=seconds,
+        limits=f"{n_steps} steps",
+    )
+
+
+def fit_dense(kept: Codecs, bits: int, train: np.ndarray) -> Fitted:
+    """Fit the preset "search", all dimensions alike, with factor and norm beside the bits."""
+    name = f"dense-{bits}"
+    codec, seconds = kept.codec(
+        name, lambda: BitCodec.preset("search", expansion=bits, side_bytes=4), train
+    )
+
+    def encode(rows: np.ndarray) -> Encoded:
+        return Encoded(codec.encode(rows), float(codec.row_bytes_))
+
+    def search(queries: np.ndarray, base: Encoded, k: int) -> np.ndarray:
+        index = AsymmetricIndex(codec, metric="l2")
+        index.add_packed(base.codes)
+        return index.search(queries, k=k).ids
+
+    return Fitted(
+        encode,
+        lambda encoded: codec.decode(encoded.codes),
+        shared_bytes=kept.shared_bytes(name),
+        search=search,
+        fit_seconds=seconds,
+    )
