@@ -41,13 +41,13 @@ class Codecs:
         self, name: str, make: Callable[[], BitCodec], train: np.ndarray
     ) -> tuple[BitCodec, tuple[float, float]]:
         """Return a fitted codec, and the seconds its fit took, by the clock and of CPU."""
-        place = self._folder / name
+        place, told = self._folder / name, self._folder / f"{name}.json"
         if not place.is_dir():
             codec, seconds = timed(lambda: make().fit(train))
             self._folder.mkdir(parents=True, exist_ok=True)
-            write_json(place.with_suffix(".json"), {"seconds": list(seconds)}, overwrite=True)
+            write_json(told, {"seconds": list(seconds)}, overwrite=True)
             codec.save(place)
-        wall, cpu = read_json(place.with_suffix(".json"))["seconds"]
+        wall, cpu = read_json(told)["seconds"]
         return BitCodec.load(place), (wall, cpu)
 
     def table(self, name: str, codec: BitCodec, train: np.ndarray) -> Table:
