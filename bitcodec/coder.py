@@ -50,6 +50,12 @@ class PackedCoder:
         on_cpu = self._mean.device.type == "cpu"
         self._chunk_rows = CPU_CHUNK_ROWS if on_cpu else GPU_CHUNK_ROWS
 
+    @property
+    def mean(self) -> np.ndarray:
+        """The mean that is taken off hidden states, (d,) float32."""
+        mean: np.ndarray = self._mean.cpu().numpy()
+        return mean
+
     @torch.inference_mode()
     def encode(
         self,

@@ -10,20 +10,23 @@ from typing import Any, Self
 import numpy as np
 import torch
 
-from bitcodec import storage
+from bitcodec import range_coding, storage
 from bitcodec.batches import HiddenBatches, HiddenSource, check_finite, check_floating, to_float32
 from bitcodec.bits import row_bytes, unpack
 from bitcodec.coder import PackedCoder
 from bitcodec.config import CodecConfig, Refine
 from bitcodec.devices import resolve_device
 from bitcodec.errors import NotFittedError, ShapeError
+from bitcodec.evaluation import evaluate_coder
 from bitcodec.files import PathLike
-from bitcodec.metrics import DistortionMeter, Evaluation
+from bitcodec.metrics import Evaluation
 from bitcodec.model import BinaryAutoencoder
 from bitcodec.parameters import Parameters
+from bitcodec.probability import Buffer, ProbabilityTable
 from bitcodec.refine import Refiner, rate_prices
 from bitcodec.scoring import QueryWeights, Side
 from bitcodec.statistics import BitStatistics, burstiness
+from bitcodec.tables import Table
 from bitcodec.tensors import model_of, tensors_of
 from bitcodec.training import TrainingRecord
 
@@ -214,30 +217,51 @@ class FittedCodec(Parameters):
             ValueRangeError: a value is not a finite float, or the rows do not differ.
         """
         coder, encode = self._coder(), self._encoder(refine)
-        side_bytes = self._settings.side_bytes
-        meter = DistortionMeter(self._model.mean.cpu().numpy())
-        statistics = BitStatistics.empty(self.n_bits_)
-        for batch in HiddenBatches(hidden, n_dims=self.n_dims_).batches(STREAM_ROWS):
-            packed = encode(batch, meter.n_rows)
-            statistics.update(self._codes(packed))
-            meter.update(batch.cpu().numpy(), coder.decode(packed))
-        if meter.n_rows == 0:
-            raise ShapeError("hidden has no rows: pass at least two hidden states to evaluate")
-        code_bits = statistics.code_bits(self._counted)
-        return Evaluation(
-            n_rows=meter.n_rows,
-            n_dims=self.n_dims_,
-            n_bits=self.n_bits_,
-            fvu=meter.fvu,
-            fvu_total=meter.fvu_total,
-            cosine=meter.cosine,
-            l2_ratio=meter.l2_ratio,
-            entropy_bits=statistics.entropy_bits,
-            bytes_per_vector=float(self.row_bytes_),
-            code_bits=code_bits,
-            coded_bytes_per_vector=code_bits / 8 + side_bytes,
-            float16_bytes_per_vector=2.0 * self.n_dims_,
-        )
+        batches = HiddenBatches(hidden, n_dims=self.n_dims_).batches(STREAM_ROWS)
+        return evaluate_coder(coder, batches, encode=encode, counted=self._counted)
+
+    # compressing
+
+    def compress(self, packed: np.ndarray, *, table: Table | None = None) -> bytes:
+        """Code packed rows near their entropy.
+
+        Args:
+            packed: (n, row_bytes_) uint8.
+            table: probabilities of the bits, which are put into the result; see
+                `bitcodec.range_coding.learn_context`. None means those of the codec's statistics,
+                which the codec has.
+
+        Returns:
+            Bytes for `decompress`; see `bitcodec.range_coding`.
+
+        Raises:
+            NotFittedError: the codec was not fitted.
+            ShapeError: the width is not that of the codec's rows, or of the table's bits.
+            ValueRangeError: the dtype is not uint8, or a pad bit is set.
+        """
+        self._coder()
+        rows, own = self._check_packed(packed), table is not None
+        known = table or ProbabilityTable.from_statistics(self._counted)
+        return range_coding.compress(rows, known, side_bytes=self.side_bytes_, embed_table=own)
+
+    def decompress(self, data: Buffer) -> np.ndarray:
+        """Decode what `compress` of the same codec made.
+
+        Args:
+            data: the bytes; a memory map will do.
+
+        Returns:
+            (n, row_bytes_) uint8.
+
+        Raises:
+            NotFittedError: the codec was not fitted.
+            FormatError: the data are truncated, foreign, damaged or of a newer format.
+            MismatchError: another codec made the data.
+            ShapeError: another codec made the data, with a table of its own.
+        """
+        self._coder()
+        known = ProbabilityTable.from_statistics(self._counted)
+        return self._check_packed(range_coding.decompress(data, table=known))
 
     # files
 

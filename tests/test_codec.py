@@ -20,10 +20,12 @@ from bitcodec.bits import pack, unpack
 from bitcodec.errors import (
     BitcodecError,
     ConfigError,
+    MismatchError,
     NotFittedError,
     ShapeError,
     ValueRangeError,
 )
+from bitcodec.range_coding import learn_context
 
 N_BITS, ROW_BYTES, D = 67, 9, 576
 
@@ -441,3 +443,35 @@ def test_partial_fit_refuses_another_number_of_bits(hidden: np.ndarray) -> None:
         ConfigError, match="goes on with 12 bits and 0 side bytes, the parameters now say 5"
     ):
         fitted.set_params(n_bits=5).partial_fit(hidden[:256])
+
+
+def test_rows_survive_compressing_with_the_codecs_own_table_and_with_another(
+    codec: BitCodec, hidden: np.ndarray
+) -> None:
+    packed = codec.encode(hidden)
+    table = learn_context(packed[:1024], n_bits=codec.n_bits_, n_steps=30)
+    for data in (codec.compress(packed), codec.compress(packed, table=table)):
+        assert np.array_equal(codec.decompress(data), packed)
+    bits = 8 * len(codec.compress(packed)) / len(packed)
+    assert bits == pytest.approx(codec.evaluate(hidden).code_bits, rel=0.02)
+
+
+def test_side_bytes_are_compressed_with_their_rows(hidden: np.ndarray) -> None:
+    codec = BitCodec.preset("search", n_bits=40, n_steps=20, side_bytes=4).fit(hidden[:1024])
+    packed = codec.encode(hidden)
+    data = codec.compress(packed)
+    assert np.array_equal(codec.decompress(data), packed)
+    assert len(data) < packed.size
+
+
+def test_compressed_rows_of_another_codec_are_refused(codec: BitCodec, hidden: np.ndarray) -> None:
+    packed = codec.encode(hidden[:64])
+    other = BitCodec(n_bits=67, n_steps=5, batch_size=64, seed=1).fit(hidden[:512])
+    with pytest.raises(MismatchError, match="another probability table"):
+        other.decompress(codec.compress(packed))
+    narrow = BitCodec(n_bits=9, n_steps=5, batch_size=64).fit(hidden[:512])
+    table = learn_context(packed, n_bits=67, n_steps=2)
+    with pytest.raises(ShapeError, match="9 bits and 0 side bytes"):
+        narrow.decompress(codec.compress(packed, table=table))
+    with pytest.raises(NotFittedError, match="not fitted"):
+        BitCodec().compress(packed)

@@ -34,7 +34,7 @@ LAYERS = (
     ),
     ("coder", "context_coder", "context_learning"),
     ("start", "tables"),
-    ("block_coder",),
+    ("block_coder", "evaluation"),
     ("range_coding",),
     ("training",),
     ("fitted",),
