@@ -21,8 +21,13 @@ import numpy as np
 
 from benchmarks.results_file import save_results
 from bitcodec.bits import unpack
-from bitcodec.probability import ProbabilityTable
-from bitcodec.range_coding import compress, decompress
+from bitcodec.range_coding import (
+    ProbabilityTable,
+    Table,
+    compress,
+    decompress,
+    learn_context,
+)
 from bitcodec.statistics import BitStatistics
 from bitcodec.storage import open_packed
 
@@ -47,11 +52,12 @@ def main() -> None:
         "all_rows_entropy_bits": BitStatistics.empty(header.n_bits).update(packed).entropy_bits,
         "unpacked_bits": 8 * packed.shape[1],
     }
-    tables = {"independent": ProbabilityTable.from_statistics(counts)}
+    tables: dict[str, Table] = {"independent": ProbabilityTable.from_statistics(counts)}
     for n_profiles in arguments.profiles:
         tables[f"{n_profiles} profiles"] = ProbabilityTable.learn(
             known, n_bits=header.n_bits, n_profiles=n_profiles
         )
+    tables["context"] = learn_context(known, n_bits=header.n_bits)
     for name, table in tables.items():
         for block_rows in (64, 256, 1024, 4096):
             row = measure(table, unknown, packed, block_rows, arguments.repeats)
@@ -68,7 +74,7 @@ def main() -> None:
 
 
 def measure(
-    table: ProbabilityTable, unknown: np.ndarray, packed: np.ndarray, block_rows: int, repeats: int
+    table: Table, unknown: np.ndarray, packed: np.ndarray, block_rows: int, repeats: int
 ) -> dict[str, float]:
     """Return bits a held-out vector, the table's bytes and rates over all rows."""
     data = compress(unknown, table, block_rows=block_rows, embed_table=False)
