@@ -269,7 +269,7 @@ class ResidualStages:
         index: Any = faiss.IndexResidualQuantizer(self._n_dims, n_stages, 8)
         faiss.copy_array_to_vector(codebooks[: n_stages * 256 * self._n_dims], index.rq.codebooks)
         index.rq.is_trained = index.is_trained = True
-        index.rq.use_beam_LUT = 1  # the same codes, sooner
+        index.rq.use_beam_LUT = 1  # as close, sooner
         index.rq.compute_codebook_tables()
         share = n_stages / self._n_stages
         return dataclasses.replace(

