@@ -28,7 +28,7 @@ INT8_MAX = 127
 
 PRODUCT_BYTES = (12, 24, 48, 96)
 """Sizes of product quantisers; d/16, d/8, d/4 and d/2 bytes come on top."""
-ROTATED_BYTES = {"layer-15": (12, 24, 48, 96), "": (12, 24, 48)}
+ROTATED_BYTES = {"layer-15": (12, 24, 48, 96), "": (24, 48)}
 """Sizes of OPQ by data set, last those of all others: 96 learns for minutes."""
 RESIDUAL_STAGES = {
     "layer-15": (13, 18, 25, 36, 50, 72, 100),
