@@ -68,7 +68,7 @@ def encode_archive(
         batches = _counted(codec.encode_batches(source), advance)
         learned = None
         if table != "independent":
-            learned, batches = _learn(table, batches, n_bits=codec.n_bits_)
+            learned, batches = _learn(table, batches, advance, n_bits=codec.n_bits_)
         PackedArchive.create(temporary, codec, table=learned).append(batches)
 
 
@@ -135,7 +135,11 @@ def _counted(batches: Iterator[np.ndarray], advance: Advance) -> Iterator[np.nda
 
 
 def _learn(
-    kind: Literal["profiles", "context"], batches: Iterator[np.ndarray], *, n_bits: int
+    kind: Literal["profiles", "context"],
+    batches: Iterator[np.ndarray],
+    advance: Advance,
+    *,
+    n_bits: int,
 ) -> tuple[Table, Iterator[np.ndarray]]:
     """Learn a table on the first rows' bits, and return it with all rows, the first ones too."""
     import numpy as np
@@ -155,6 +159,7 @@ def _learn(
             "--table independent"
         )
     known = np.concatenate(first)[: LEARNING_ROWS[kind], : row_bytes(n_bits)]
+    advance(n_rows, f"learning a table on {len(known):,} codes")
     if kind == "profiles":
         table: Table = ProbabilityTable.learn(known, n_bits=n_bits, n_profiles=N_PROFILES)
     else:
