@@ -24,13 +24,14 @@ from benchmarks.quantisers import Fit, Fitted, quantisers
 from benchmarks.rate_distortion_codecs import codecs
 from benchmarks.results_file import merge_results
 from benchmarks.sensitive_codecs import sensitive_codecs
+from bitcodec.errors import ValueRangeError
 from bitcodec_transformers import load_model, splice
 
 logger = logging.getLogger(__name__)
 
 NAME = "splicing"
-RIVALS = ("RQ18x8", "RQ25x8", "RQ36x8", "RQ50x8", "RQ72x8", "PQ36x8", "PQ72x8", "EDEN1", "EDEN2")
-"""Those of the rivals that reconstruct at 100 to 1,300 bits."""
+BITS = (90, 1300)
+"""Rates of the rivals that are compared."""
 
 
 class Metered:
@@ -68,7 +69,9 @@ def main() -> int:
     fitted = {}
     for name, fit in choose_methods(arguments).items():
         logger.info("fitting %s", name)
-        fitted[name] = Metered(fit(train))
+        method = fit(train)
+        if method.decode is not None and is_compared(method, train):
+            fitted[name] = Metered(method)
     texts = read_excerpts(arguments.packages, TEXTS)[1]
     report = splice(
         texts,
@@ -81,10 +84,10 @@ def main() -> int:
     layer = f"layer-{arguments.layer}"
     shared = dataclasses.asdict(report)
     outcomes = shared.pop("outcomes")
-    merge_results(NAME, (layer, "rows"), shared)
     for name, outcome in outcomes.items():
         size = fitted[name].bytes_per_vector
-        figures: dict[str, Any] = {"bits_per_vector": 8 * size, "bytes_per_vector": size, **outcome}
+        rate = {"bits_per_vector": 8 * size, "bytes_per_vector": size}
+        figures: dict[str, Any] = rate | outcome | {"tokens": shared}
         merge_results(NAME, (layer, "methods", name), figures)
         logger.info(
             "%-24s %7.1f bits  CE %.3f (%.3f)  recovered %.4f  KL %.4f",
@@ -116,9 +119,16 @@ def choose_methods(arguments: argparse.Namespace) -> dict[str, Fit]:
     rivals = quantisers(576, layer)
     ours = codecs(layer, arguments.codecs)
     studied = sensitive_codecs(arguments.layer, arguments.packages, arguments.codecs)
-    methods = {name: rivals[name] for name in RIVALS if name in rivals} | ours | studied
-    wanted = arguments.methods
-    return {name: fit for name, fit in methods.items() if any(part in name for part in wanted)}
+    methods, wanted = rivals | ours | studied, arguments.methods
+    chosen = {name: fit for name, fit in methods.items() if any(part in name for part in wanted)}
+    if not chosen:
+        raise ValueRangeError(f"no method's name holds {wanted}: there are {', '.join(methods)}")
+    return chosen
+
+
+def is_compared(method: Fitted, rows: np.ndarray) -> bool:
+    """Tell whether a method's rate is among `BITS`."""
+    return BITS[0] <= 8 * method.encode(rows[:256]).bytes_per_vector <= BITS[1]
 
 
 if __name__ == "__main__":
