@@ -107,7 +107,8 @@ def read_excerpts(
     """
     draw = random.Random(seed)
     parts: tuple[list[list[str]], list[list[str]]] = ([], [])
-    for package in (package for package in PACKAGES if package.name in names):
+    known = {package.name: package for package in PACKAGES}
+    for package in [known[name] for name in names]:
         texts = sorted(set(_texts(folder, package)))
         draw.shuffle(texts)
         n_held_out = max(1, round(held_out * len(texts)))
@@ -117,7 +118,8 @@ def read_excerpts(
     fitted, kept_apart = (
         [text for turn in zip_longest(*part) for text in turn if text] for part in parts
     )
-    return fitted, [text for text in kept_apart if text not in set(fitted)]
+    seen = set(fitted)
+    return fitted, [text for text in kept_apart if text not in seen]
 
 
 def _excerpts(text: str) -> Iterator[str]:

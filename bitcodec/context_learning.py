@@ -30,18 +30,18 @@ def learn_context(
     """Learn what earlier bits and the row before tell of each bit.
 
     Maximum likelihood with a Laplace prior, by Adam on random minibatches of rows, each beside the
-    row before it.
+    row before it. Weights beyond 8 nats, which tell all there is to tell, are kept as 8.
 
     Args:
         packed: (n, ceil(h / 8)) uint8, in their order; some hundred thousand rows are good.
-        n_bits: true bits h of a row, at most 16,384.
+        n_bits: true bits h of a row, at most 8,192.
         n_steps: minibatches.
         batch_size: rows of a minibatch.
         seed: of the choice of rows.
         device: where to learn; it takes 8 h^2 floats there.
 
     Returns:
-        The table.
+        The table; its own bytes are worth their place from some ten thousand rows on.
 
     Raises:
         ConfigError: there are too many bits, or no steps or rows in a minibatch.

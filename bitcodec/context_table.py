@@ -34,8 +34,8 @@ UNIT = 1 / 16
 """Log-odds that a weight of 1 stands for, in nats."""
 LARGEST_LOGIT = 177
 """Of log-odds, in units; beyond them a bit costs no less and no more: ln 65535 is 177.4 units."""
-MAX_CONTEXT_BITS = 2**14
-"""Bits of the largest table, whose weights take half a gigabyte."""
+MAX_CONTEXT_BITS = 2**13
+"""Bits of the largest table, whose weights take 128 MiB, and to read them thrice that."""
 _VERSION = 1
 _HEADER, _MAGIC = struct.Struct("<4sHHI"), b"bptc"
 
@@ -114,7 +114,7 @@ class ContextTable:
     @functools.cached_property
     def digest(self) -> bytes:
         """16 bytes that tell this table from another."""
-        return digest_of(self._content)
+        return digest_of(self._content())
 
     def to_bytes(self) -> bytes:
         """Return magic, version, bits, the weights and a digest."""
@@ -122,10 +122,9 @@ class ContextTable:
 
     @functools.cached_property
     def _bytes(self) -> bytes:
-        body = _HEADER.pack(_MAGIC, _VERSION, 0, self.n_bits) + zlib.compress(self._content, 9)
+        body = _HEADER.pack(_MAGIC, _VERSION, 0, self.n_bits) + zlib.compress(self._content(), 9)
         return body + digest_of(body)
 
-    @functools.cached_property
     def _content(self) -> bytes:
         return self.bias.astype("<i2").tobytes() + self.within.tobytes() + self.across.tobytes()
 

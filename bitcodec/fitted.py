@@ -256,12 +256,13 @@ class FittedCodec(Parameters):
         Raises:
             NotFittedError: the codec was not fitted.
             FormatError: the data are truncated, foreign, damaged or of a newer format.
-            MismatchError: another codec made the data.
-            ShapeError: another codec made the data, with a table of its own.
+            MismatchError: another codec made the data; where they have a table of their own, that
+                is seen only by other numbers of bits and side bytes.
         """
         self._coder()
         known = ProbabilityTable.from_statistics(self._counted)
-        return self._check_packed(range_coding.decompress(data, table=known))
+        row = self.n_bits_, self.side_bytes_
+        return range_coding.decompress(data, table=known, row=row)
 
     # files
 

@@ -96,21 +96,31 @@ def compress(
     return b"".join([start, digest_of(start), *blocks])
 
 
-def decompress(data: Buffer, *, table: Table | None = None) -> np.ndarray:
+def decompress(
+    data: Buffer, *, table: Table | None = None, row: tuple[int, int] | None = None
+) -> np.ndarray:
     """Decode what `compress` made.
 
     Args:
         data: the bytes; a memory map will do.
         table: the probabilities, for data without their own.
+        row: the bits and the side bytes that rows must have; None takes any.
 
     Returns:
         (n, ceil(h / 8) + side_bytes) uint8.
 
     Raises:
         FormatError: the data are truncated, foreign, damaged or of a newer format.
-        MismatchError: the data have no table and `table` is missing or another.
+        MismatchError: the data have no table and `table` is missing or another, or their rows are
+            others than `row` says.
     """
     content = _Content.read(data, table)
+    found = content.coder.table.n_bits, content.coder.side_bytes
+    if row is not None and found != row:
+        raise MismatchError(
+            f"rows must have {row[0]} bits and {row[1]} side bytes, got {found[0]} and {found[1]}: "
+            "another codec made them"
+        )
     return content.rows(0, content.n_rows)
 
 

@@ -471,7 +471,7 @@ def test_compressed_rows_of_another_codec_are_refused(codec: BitCodec, hidden: n
         other.decompress(codec.compress(packed))
     narrow = BitCodec(n_bits=9, n_steps=5, batch_size=64).fit(hidden[:512])
     table = learn_context(packed, n_bits=67, n_steps=2)
-    with pytest.raises(ShapeError, match="9 bits and 0 side bytes"):
+    with pytest.raises(MismatchError, match="9 bits and 0 side bytes, got 67 and 0"):
         narrow.decompress(codec.compress(packed, table=table))
     with pytest.raises(NotFittedError, match="not fitted"):
         BitCodec().compress(packed)

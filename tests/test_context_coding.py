@@ -160,8 +160,8 @@ def sealed(n_bits: int, content: bytes) -> bytes:
         (sealed(9, zlib.compress(bytes(179))), "does not hold 180 bytes"),
         (sealed(9, zlib.compress(bytes(180)) + b"x"), "does not hold 180 bytes"),
         (sealed(9, b"no zlib"), "is damaged"),
-        (sealed(0, zlib.compress(b"")), "1 to 16384 bits, got 0"),
-        (sealed(2**31, zlib.compress(b"")), "1 to 16384 bits, got 2147483648"),
+        (sealed(0, zlib.compress(b"")), "1 to 8192 bits, got 0"),
+        (sealed(2**31, zlib.compress(b"")), "1 to 8192 bits, got 2147483648"),
         (sealed(1, zlib.compress(b"\0\0\1\0")), "on and below its diagonal"),
     ],
 )
@@ -223,8 +223,8 @@ def test_a_truncated_or_longer_block_is_refused(damage: Callable[[bytes], bytes]
 
 def test_learning_refuses_what_it_cannot_learn_from() -> None:
     packed = random_rows(10, 9)
-    with pytest.raises(ConfigError, match="up to 16384 bits"):
-        learn_context(packed, n_bits=2**14 + 1)
+    with pytest.raises(ConfigError, match="up to 8192 bits"):
+        learn_context(packed, n_bits=2**13 + 1)
     with pytest.raises(ConfigError, match="from 1; got 9, 0 and 512"):
         learn_context(packed, n_bits=9, n_steps=0)
     with pytest.raises(ShapeError, match="at least 2 rows, got 1"):

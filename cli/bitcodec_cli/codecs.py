@@ -109,7 +109,8 @@ def fit_with_bar(
     type=click.Choice(["independent", "profiles", "context"]),
     help="Model of an archive's entropy coder: a probability a bit (default); profiles learned on "
     "the first 65,536 codes, which take fewer bytes and more time; or what earlier bits and the "
-    "row before tell of a bit, learned on the first 131,072, which take fewest.",
+    "row before tell of a bit, learned on the first 131,072, which take fewest from some ten "
+    "thousand rows on.",
 )
 @device_option
 @overwrite_option

@@ -227,7 +227,10 @@ def _cut_short(windows: Sequence[Window], *, n_tokens: int) -> list[Window]:
     """Take windows in which a row may change, until they predict so many tokens exactly."""
     taken: list[Window] = []
     for window in windows:
-        if n_tokens > 0 and len(window) > 1 and window.candidate.any():
-            taken.append(window.head(n_tokens + 1))
-            n_tokens -= len(taken[-1]) - 1
+        if n_tokens <= 0:
+            break
+        head = window.head(n_tokens + 1)
+        if len(head) > 1 and head.candidate.any():
+            taken.append(head)
+            n_tokens -= len(head) - 1
     return taken
