@@ -16,6 +16,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,18 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from benchmarks.hidden_states import Split, add_arguments, harvest_split
 from benchmarks.passages import read_passages
-from benchmarks.quantisers import Encoded, Fit, Fitted, Standardisation, quantisers, timed
+from benchmarks.quantisers import (
+    Encoded,
+    Fit,
+    Fitted,
+    Standardisation,
+    quantisers,
+    standardised,
+    timed,
+)
 from benchmarks.rate_distortion_codecs import codecs
 from benchmarks.results_file import merge_results
+from benchmarks.transform_coding import fit_transform
 from benchmarks.retrieval_data import EmbeddingCache, make_minilm
 from bitcodec.errors import ValueRangeError
 from bitcodec.metrics import DistortionMeter, recall
@@ -49,6 +59,8 @@ CHECKED_ROWS = 256
 """Held-out rows that a method is checked on before it is timed."""
 REPEATS, LONG = 3, 5.0
 """Encodings that are timed, the fastest counts; one that takes longer, in seconds, is enough."""
+KLT_BITS = (100, 200, 400, 800, 1200, 2300)
+"""Rates of transform coding."""
 BOUND_BITS = np.geomspace(32, 16_384, 40)
 """Rates at which the Gaussian bound is drawn."""
 
@@ -118,7 +130,8 @@ def parse_arguments() -> argparse.Namespace:
 def choose_methods(arguments: argparse.Namespace, rows: Rows, dataset: str) -> dict[str, Fit]:
     """Return the methods whose names contain one of the parts asked for."""
     n_dims, parts = rows.train.shape[1], arguments.methods
-    methods = quantisers(n_dims, dataset) | codecs(dataset, arguments.codecs)
+    transforms = {f"KLT {bits}": standardised(partial(fit_transform, bits)) for bits in KLT_BITS}
+    methods = quantisers(n_dims, dataset) | transforms | codecs(dataset, arguments.codecs)
     chosen = {name: fit for name, fit in methods.items() if any(part in name for part in parts)}
     if not chosen:
         raise ValueRangeError(f"no method's name holds {parts}: there are {', '.join(methods)}")
