@@ -38,8 +38,8 @@ from benchmarks.quantisers import (
 )
 from benchmarks.rate_distortion_codecs import codecs
 from benchmarks.results_file import merge_results
-from benchmarks.transform_coding import fit_transform
 from benchmarks.retrieval_data import EmbeddingCache, make_minilm
+from benchmarks.transform_coding import fit_transform
 from bitcodec.errors import ValueRangeError
 from bitcodec.metrics import DistortionMeter, recall
 

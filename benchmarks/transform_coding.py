@@ -43,7 +43,9 @@ def fit_transform(bits: int, train: np.ndarray) -> Fitted:
         return Encoded(coded, sum(words.nbytes for words, _ in coded) / len(rows))
 
     def decode(kept: Encoded) -> np.ndarray:
-        found = np.concatenate([decode_block(*block, models) for block in kept.codes])
+        found = np.concatenate(
+            [decode_block(words, n_rows, models) for words, n_rows in kept.codes]
+        )
         approximate = np.take_along_axis(centres, found.T, axis=1).T.astype(np.float32)
         restored: np.ndarray = approximate @ components.T
         return restored
