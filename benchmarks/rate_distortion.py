@@ -16,7 +16,6 @@ import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +32,12 @@ from benchmarks.quantisers import (
     Fitted,
     Standardisation,
     quantisers,
-    standardised,
     timed,
 )
 from benchmarks.rate_distortion_codecs import codecs
 from benchmarks.results_file import merge_results
 from benchmarks.retrieval_data import EmbeddingCache, make_minilm
-from benchmarks.transform_coding import fit_transform
+from benchmarks.transform_coding import transforms
 from bitcodec.errors import ValueRangeError
 from bitcodec.metrics import DistortionMeter, recall
 
@@ -59,8 +57,6 @@ CHECKED_ROWS = 256
 """Held-out rows that a method is checked on before it is timed."""
 REPEATS, LONG = 3, 5.0
 """Encodings that are timed, the fastest counts; one that takes longer, in seconds, is enough."""
-KLT_BITS = (100, 200, 400, 800, 1200, 2300)
-"""Rates of transform coding."""
 BOUND_BITS = np.geomspace(32, 16_384, 40)
 """Rates at which the Gaussian bound is drawn."""
 
@@ -130,8 +126,7 @@ def parse_arguments() -> argparse.Namespace:
 def choose_methods(arguments: argparse.Namespace, rows: Rows, dataset: str) -> dict[str, Fit]:
     """Return the methods whose names contain one of the parts asked for."""
     n_dims, parts = rows.train.shape[1], arguments.methods
-    transforms = {f"KLT {bits}": standardised(partial(fit_transform, bits)) for bits in KLT_BITS}
-    methods = quantisers(n_dims, dataset) | transforms | codecs(dataset, arguments.codecs)
+    methods = quantisers(n_dims, dataset) | transforms() | codecs(dataset, arguments.codecs)
     chosen = {name: fit for name, fit in methods.items() if any(part in name for part in parts)}
     if not chosen:
         raise ValueRangeError(f"no method's name holds {parts}: there are {', '.join(methods)}")

@@ -24,6 +24,7 @@ from benchmarks.quantisers import Fit, Fitted, quantisers
 from benchmarks.rate_distortion_codecs import codecs
 from benchmarks.results_file import merge_results
 from benchmarks.sensitive_codecs import sensitive_codecs
+from benchmarks.transform_coding import transforms
 from bitcodec.errors import ValueRangeError
 from bitcodec_transformers import load_model, splice
 
@@ -116,7 +117,7 @@ def parse_arguments() -> argparse.Namespace:
 def choose_methods(arguments: argparse.Namespace) -> dict[str, Fit]:
     """Return rivals and codecs whose names contain one of the parts asked for."""
     layer = f"layer-{arguments.layer}"
-    rivals = quantisers(576, layer)
+    rivals = quantisers(576, layer) | transforms()
     ours = codecs(layer, arguments.codecs)
     studied = sensitive_codecs(arguments.layer, arguments.packages, arguments.codecs)
     methods, wanted = rivals | ours | studied, arguments.methods

@@ -6,18 +6,27 @@ At high rates it comes within a quarter of a bit a dimension of the Gaussian bou
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import constriction
 import numpy as np
 
-from benchmarks.quantisers import FLOAT_BYTES, Encoded, Fitted
+from benchmarks.quantisers import Encoded, Fit, Fitted, standardised
+from benchmarks.rivals import FLOAT_BYTES
 
+RATES = (100, 200, 400, 800, 1200, 2300)
+"""Bits of a vector."""
 LARGEST = 127
 """Steps from 0 to the outermost level."""
 SAMPLE_ROWS = 16_384
 """Training rows on which the step that gives a rate is sought."""
 BLOCK_ROWS = 1024
+
+
+def transforms() -> dict[str, Fit]:
+    """Return transform coding at several rates, by name."""
+    return {f"KLT {bits}": standardised(partial(fit_transform, bits)) for bits in RATES}
 
 
 def fit_transform(bits: int, train: np.ndarray) -> Fitted:
