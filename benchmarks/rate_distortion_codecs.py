@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -11,8 +12,9 @@ import numpy as np
 
 from benchmarks.quantisers import Encoded, Fit, Fitted, standardised, timed
 from bitcodec import BitCodec
+from bitcodec.errors import MismatchError
 from bitcodec.files import read_json, write_json
-from bitcodec.range_coding import ProbabilityTable, Table, compress, learn_context
+from bitcodec.range_coding import ProbabilityTable, Table, compress, decompress, learn_context
 from bitcodec.tables import read_table
 from bitcodec_faiss import AsymmetricIndex
 
@@ -23,12 +25,16 @@ N_STEPS = {"layer-15": 3000}
 """Minibatches of their fits by data set; else the default."""
 TABLE_ROWS = 2**17
 """Training rows whose codes tables are learned on, in their order."""
+Seconds = tuple[float, float]
+"""By the clock, and of CPU in all threads."""
 DENSE_BITS = (1, 2, 4)
 """Bits per dimension of the dense codecs, which have four side bytes."""
 
 
 class Codecs:
-    """Codecs of a data set, fitted once and kept in a folder.
+    """Codecs of a data set and their tables, made once and kept in a folder.
+
+    What is kept is refused for other training rows than it was made of.
 
     Args:
         folder: gets a codec's folder and its table by name.
@@ -39,28 +45,40 @@ class Codecs:
 
     def codec(
         self, name: str, make: Callable[[], BitCodec], train: np.ndarray
-    ) -> tuple[BitCodec, tuple[float, float]]:
+    ) -> tuple[BitCodec, Seconds]:
         """Return a fitted codec, and the seconds its fit took, by the clock and of CPU."""
-        place, told = self._folder / name, self._folder / f"{name}.json"
-        if not place.is_dir():
-            codec, seconds = timed(lambda: make().fit(train))
-            self._folder.mkdir(parents=True, exist_ok=True)
-            write_json(told, {"seconds": list(seconds)}, overwrite=True)
-            codec.save(place)
-        wall, cpu = read_json(told)["seconds"]
-        return BitCodec.load(place), (wall, cpu)
+        place = self._folder / name
+        seconds = self._kept(place, train, lambda: make().fit(train).save(place))
+        return BitCodec.load(place), seconds
 
-    def table(self, name: str, codec: BitCodec, train: np.ndarray) -> Table:
-        """Return the context table of a codec's codes."""
+    def table(self, name: str, codec: BitCodec, train: np.ndarray) -> tuple[Table, Seconds]:
+        """Return the context table of a codec's codes, and the seconds of encoding and learning."""
         place = self._folder / f"{name}.context"
-        if not place.is_file():
+
+        def learn() -> None:
             codes = codec.encode(train[:TABLE_ROWS])
             place.write_bytes(learn_context(codes, n_bits=codec.n_bits_).to_bytes())
-        return read_table(place.read_bytes())
+
+        seconds = self._kept(place, train, learn)
+        return read_table(place.read_bytes()), seconds
 
     def shared_bytes(self, name: str) -> int:
         """Return the bytes of a codec's folder."""
         return sum(file.stat().st_size for file in (self._folder / name).iterdir())
+
+    def _kept(self, place: Path, train: np.ndarray, make: Callable[[], None]) -> Seconds:
+        """Make what is not there, and return the seconds that it took, now or then."""
+        told = place.with_name(f"{place.name}.json")
+        rows = hashlib.blake2b(np.ascontiguousarray(train).data, digest_size=8).hexdigest()
+        if not told.is_file():
+            self._folder.mkdir(parents=True, exist_ok=True)
+            seconds = timed(make)[1]
+            write_json(told, {"rows": rows, "seconds": list(seconds)})
+        known = read_json(told)
+        if known["rows"] != rows:
+            raise MismatchError(f"{place} was made of other training rows: choose another folder")
+        wall, cpu = known["seconds"]
+        return wall, cpu
 
 
 Coding = Literal["context", "independent"]
@@ -103,19 +121,18 @@ def fit_sparse(
     )
     table: Table
     if coding == "context":
-        table, spent = timed(lambda: kept.table(name, codec, train))
+        table, spent = kept.table(name, codec, train)
         seconds = seconds[0] + spent[0], seconds[1] + spent[1]
     else:
         table = ProbabilityTable.from_statistics(codec.statistics_)
 
     def encode(rows: np.ndarray) -> Encoded:
-        packed = codec.encode(rows, refine=effort)
-        size = len(compress(packed, table, embed_table=False))
-        return Encoded(packed, size / len(rows))
+        data = compress(codec.encode(rows, refine=effort), table, embed_table=False)
+        return Encoded(data, len(data) / len(rows))
 
     return Fitted(
         encode,
-        lambda encoded: codec.decode(encoded.codes),
+        lambda encoded: codec.decode(decompress(encoded.codes, table=table)),
         shared_bytes=kept.shared_bytes(name) + len(table.to_bytes()),
         fit_seconds=seconds,
         limits=f"{n_steps} steps",

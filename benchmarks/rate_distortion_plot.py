@@ -81,7 +81,7 @@ def family_of(name: str) -> str:
     """
     if name.startswith("bitcodec"):
         return re.sub(r" [\d.]+", "", name)
-    rate = re.fullmatch(r"([A-Za-z]+)\d+(x8)?", name)
+    rate = re.fullmatch(r"([A-Za-z]+) ?\d+(x8)?", name)
     return name if rate is None or name.startswith("float") else rate[1]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,18 @@ pytest.importorskip("numcodecs")
 import faiss
 
 from benchmarks import quantisers as rivals
+from benchmarks import rate_distortion_codecs as ours
 from benchmarks import results_file
 from benchmarks import rivals as shared
-from benchmarks.quantisers import Fitted, ResidualStages, Standardisation, quantisers
+from benchmarks.quantisers import Fitted, ResidualStages, Standardisation, quantisers, standardised
 from benchmarks.rate_distortion import Rows, bits_at, bound_line, gaussian_bound, measure
 from benchmarks.rate_distortion_plot import draw, families
 from benchmarks.results_file import merge_results
-from bitcodec.errors import ValueRangeError
+from benchmarks.transform_coding import fit_transform
+from bitcodec.errors import MismatchError, ValueRangeError
 from bitcodec.files import read_json
 from bitcodec.metrics import DistortionMeter
+from bitcodec.range_coding import learn_context
 
 N_DIMS = 96
 BYTES = {
@@ -289,3 +293,30 @@ def test_the_picture_is_drawn_from_results_alone(tmp_path: Path) -> None:
     }
     draw({"layer-15": dataset}, tmp_path / "picture.png")
     assert (tmp_path / "picture.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_our_methods_decode_what_they_count_and_refuse_other_rows(
+    hidden: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ours, "learn_context", partial(learn_context, n_steps=2))
+    train, kept = hidden[:2048], ours.Codecs(tmp_path / "kept")
+    for coding, effort in (("context", "fast"), ("independent", "none")):
+        fitted = ours.fit_sparse(kept, 5, 0.4, coding, effort, train)  # type: ignore[arg-type]
+        encoded = fitted.encode(hidden[2048:2100])
+        assert encoded.bytes_per_vector == len(encoded.codes) / 52
+        assert fitted.decode is not None
+        assert fitted.decode(encoded).shape == (52, 576)
+    assert len(list((tmp_path / "kept").glob("*.json"))) == 2  # fitted once
+    with pytest.raises(MismatchError, match="other training rows"):
+        ours.fit_sparse(kept, 5, 0.4, "independent", "none", train[:1024])
+
+
+def test_transform_coding_decodes_its_words_and_meets_its_rate(hidden: np.ndarray) -> None:
+    rows = np.ascontiguousarray(hidden[:, :48])
+    fitted = standardised(partial(fit_transform, 80))(rows[:3000])
+    encoded = fitted.encode(rows[3000:])
+    assert fitted.decode is not None
+    meter = DistortionMeter(rows.mean(axis=0))
+    meter.update(rows[3000:], fitted.decode(encoded))
+    assert meter.fvu < 0.3
+    assert 8 * encoded.bytes_per_vector == pytest.approx(80, rel=0.15)
