@@ -6,11 +6,12 @@ of (b, d) batches. Files are .npy or .safetensors and are read in slices, never 
 
 from __future__ import annotations
 
+import copy
 import glob
 import os
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, TypeGuard, cast
+from typing import Any, BinaryIO, Protocol, Self, TypeGuard, cast
 
 import numpy as np
 import torch
@@ -54,6 +55,8 @@ class HiddenBatches:
         self._parts: list[_Part] = []
         self._stream: Iterable[np.ndarray | torch.Tensor] | None = None
         self._stream_was_read = False
+        self._chunk_rows = SHUFFLE_CHUNK_ROWS
+        self._takes: Callable[[int], bool] = lambda chunk: True
         if isinstance(source, (np.ndarray, torch.Tensor)):
             self._parts = [_array_part(source, name="hidden")]
         elif _is_paths(source):
@@ -70,12 +73,35 @@ class HiddenBatches:
     @property
     def n_rows(self) -> int | None:
         """The number of rows, None where only reading would tell."""
-        return None if self._stream is not None else sum(part.shape[0] for part in self._parts)
+        if self._stream is not None:
+            return None
+        ends = [(start, self._parts[index].shape[0]) for index, start in self._chunk_starts()]
+        return sum(min(self._chunk_rows, end - start) for start, end in ends)
 
     @property
     def rereadable(self) -> bool:
         """Whether a second pass gives the rows again; false for a generator."""
         return self._stream is None or iter(self._stream) is not self._stream
+
+    def split(self, *, one_in: int) -> tuple[Self, Self]:
+        """Divide the rows: the first of every `one_in` chunks of neighbouring rows, and the rest.
+
+        Neighbours stay together, since hidden states of one text are alike. A chunk has 256 rows,
+        or fewer where there would be fewer than two chunks to hold.
+
+        Args:
+            one_in: at least 2.
+
+        Returns:
+            The rest, and the chunks held; both to be read with `shuffled`.
+        """
+        rest, held = copy.copy(self), copy.copy(self)
+        if self.n_rows is not None:
+            fits = max(1, min(SHUFFLE_CHUNK_ROWS, self.n_rows // (2 * one_in)))
+            rest._chunk_rows = held._chunk_rows = fits
+        rest._takes = lambda chunk: chunk % one_in != 0
+        held._takes = lambda chunk: chunk % one_in == 0
+        return rest, held
 
     def batches(self, batch_size: int) -> Iterator[torch.Tensor]:
         """Read every row once, in order.
@@ -140,21 +166,27 @@ class HiddenBatches:
 
     def _chunks(self, generator: torch.Generator) -> Iterator[torch.Tensor]:
         if self._stream is not None:
-            yield from self.batches(SHUFFLE_CHUNK_ROWS)
+            chunks = enumerate(self.batches(self._chunk_rows))
+            yield from (chunk for number, chunk in chunks if self._takes(number))
             return
-        starts = [
-            (index, start)
-            for index, part in enumerate(self._parts)
-            for start in range(0, part.shape[0], SHUFFLE_CHUNK_ROWS)
-        ]
+        starts = self._chunk_starts()
         offsets = np.cumsum([0, *(part.shape[0] for part in self._parts)])
         for choice in torch.randperm(len(starts), generator=generator).tolist():
             index, start = starts[choice]
             part = self._parts[index]
-            chunk = to_float32(part.read(start, start + SHUFFLE_CHUNK_ROWS))
+            chunk = to_float32(part.read(start, start + self._chunk_rows))
             first_row = int(offsets[index]) + start
             check_finite(chunk, first_row=first_row, part=part.name, first_row_of_part=start)
             yield chunk
+
+    def _chunk_starts(self) -> list[tuple[int, int]]:
+        """Return part and first row of every chunk of the files or the array."""
+        every = (
+            (index, start)
+            for index, part in enumerate(self._parts)
+            for start in range(0, part.shape[0], self._chunk_rows)
+        )
+        return [chunk for number, chunk in enumerate(every) if self._takes(number)]
 
     def _read(self, batch_size: int) -> Iterator[_Slice]:
         for part in self._parts:

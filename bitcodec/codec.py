@@ -11,14 +11,18 @@ import torch
 
 from bitcodec import storage
 from bitcodec.batches import HiddenBatches, HiddenSource
+from bitcodec.checkpoints import Checkpoint
 from bitcodec.coder import PackedCoder
 from bitcodec.config import CodecConfig
 from bitcodec.devices import resolve_device
+from bitcodec.diagnosis import warn_of
 from bitcodec.errors import ConfigError, ShapeError
+from bitcodec.files import PathLike
 from bitcodec.fitted import STREAM_ROWS, FittedCodec
 from bitcodec.start import draw_sample, mean_of, start_model, take_rows
 from bitcodec.statistics import BitStatistics
 from bitcodec.training import Trainer, TrainingRecord, start_training
+from bitcodec.validation import ONE_IN, Validation
 
 SHRINKAGE_ROWS = 2**12
 """Rows on which shrinkage is measured."""
@@ -55,6 +59,9 @@ class BitCodec(FittedCodec):
         *,
         on_record: Callable[[TrainingRecord], None] | None = None,
         provenance: dict[str, Any] | None = None,
+        validation: HiddenSource | None = None,
+        checkpoint: PathLike | None = None,
+        checkpoint_every: int = 100,
     ) -> Self:
         """Learn codes for hidden states, anew.
 
@@ -64,31 +71,47 @@ class BitCodec(FittedCodec):
             y: ignored, for scikit-learn.
             on_record: called with the record of every step.
             provenance: JSON-ready facts about the hidden states, kept in the codec's file.
+            validation: rows to measure on while training, for a target and for `patience`; None
+                keeps one row in twenty of `hidden` from training where these need some.
+            checkpoint: a file that keeps the state of training; where it exists, training goes on
+                from it and ends as if it had never stopped. It stays after the fit.
+            checkpoint_every: steps between two states, and so the most that a crash can lose.
 
         Returns:
             The codec itself, fitted.
+
+        Warns:
+            TrainingWarning: a target was not reached, or the codes are dense, dead or oscillated.
 
         Raises:
             ConfigError: a parameter is out of range, a dimension is constant, or the source can be
                 read only once.
             ShapeError: rank or width is wrong, or there are fewer rows than a minibatch.
             ValueRangeError: a value is not a finite float, or training diverged.
+            MismatchError: the checkpoint is of another configuration or of other data.
+            FormatError: the checkpoint is damaged or foreign.
         """
         del y
         settings = CodecConfig.from_dict(self.get_params())
         told = storage.checked_provenance(provenance)
-        batches = HiddenBatches(hidden)
-        trainer = start_training(batches, settings, device=resolve_device(self.device))
-        history = []
-        for record in trainer.run(batches):
-            history.append(record)
+        kept = None if checkpoint is None else Checkpoint(checkpoint, every=checkpoint_every)
+        state = None if kept is None else kept.load(settings)
+        batches, measured = _training_and_validation(HiddenBatches(hidden), validation, settings)
+        trainer = start_training(
+            batches, settings, device=resolve_device(self.device), validation=measured
+        )
+        if state is not None:
+            trainer.resume(state, batches)
+        for record in trainer.run(batches, checkpoint=kept):
             if on_record is not None:
                 on_record(record)
         statistics = trainer.finish(batches)
+        settings = dataclasses.replace(settings, entropy_weight=trainer.steering.weight)
         self._trainer, self._settings = None, settings
-        self.history_ = history
-        training = dataclasses.asdict(history[-1]) if history else {}
+        self.history_ = trainer.history
+        training = dataclasses.asdict(self.history_[-1]) if self.history_ else {}
         self._adopt(trainer.model, statistics, told, training=training)
+        warn_of(trainer, statistics)
         if settings.side_bytes:
             generator = torch.Generator().manual_seed(settings.seed)
             shuffled = batches.shuffled(settings.batch_size, generator, keep_rest=True)
@@ -196,9 +219,22 @@ class BitCodec(FittedCodec):
         """Raise if a fitted codec cannot learn on under these parameters."""
         if (self._model.stages != 0).any():
             raise ConfigError("a transform code does not learn in steps: call fit to start anew")
-        now = (settings.resolve_n_bits(self.n_dims_), settings.side_bytes)
+        n_bits = self.n_bits_ if settings.prune else settings.resolve_n_bits(self.n_dims_)
+        now = (n_bits, settings.side_bytes)
         if now != (self.n_bits_, self.side_bytes_):
             raise ConfigError(
                 f"partial_fit goes on with {self.n_bits_} bits and {self.side_bytes_} side bytes, "
                 f"the parameters now say {now[0]} and {now[1]}: call fit to start anew"
             )
+
+
+def _training_and_validation(
+    batches: HiddenBatches, validation: HiddenSource | None, settings: CodecConfig
+) -> tuple[HiddenBatches, Validation | None]:
+    """Return the rows to train on, and those to measure on where something needs them."""
+    if validation is not None:
+        return batches, Validation(HiddenBatches(validation, n_dims=batches.n_dims), settings)
+    if not settings.has_target and settings.patience is None:
+        return batches, None
+    batches, held = batches.split(one_in=ONE_IN)
+    return batches, Validation(held, settings)

@@ -8,9 +8,13 @@ import numbers
 from dataclasses import dataclass
 from typing import Any, Literal, Self, get_args
 
+import numpy as np
+
 from bitcodec.errors import ConfigError
 
-Surrogate = Literal["sigmoid", "identity", "published"]
+Surrogate = Literal["sigmoid", "clipped", "gumbel", "identity", "published"]
+Objective = Literal["standard", "published"]
+Precision = Literal["float32", "bfloat16"]
 ConstantPolicy = Literal["refuse", "keep"]
 Scaling = Literal["dimension", "global"]
 Refine = Literal["none", "fast", "best"]
@@ -29,6 +33,13 @@ class CodecConfig:
     """Bits per dimension: h = round(expansion * d), unless `n_bits` is given."""
     n_bits: int | None = None
     """Number of bits h of a code."""
+    target_bits: float | None = None
+    """Bits a coded row is to take: training steers `entropy_weight` to it, from its value here."""
+    target_fvu: float | None = None
+    """Fraction of variance unexplained to end at, instead of `target_bits`."""
+    objective: Objective = "standard"
+    """What is minimised: "standard" as in `bitcodec.losses`; "published" as in the code of
+    arXiv 2509.20997, on data as they come, with weights and start of its own."""
     entropy_weight: float = 0.4
     """beta: the fraction of variance worth one bit of entropy per dimension. By rate-distortion
     theory a wanted FVU of D asks for about 1.4 D. 0 gives dense codes."""
@@ -51,9 +62,24 @@ class CodecConfig:
     surrogate: Surrogate = "sigmoid"
     """The gradient that stands in for the step's."""
     temperature: float = 0.5
-    """Width of the sigmoid surrogate, in standard deviations of the initial logits."""
+    """Width of the surrogate, in standard deviations of the initial logits."""
+    final_temperature: float | None = None
+    """Width at the end of training, approached geometrically; None keeps `temperature`."""
     learning_rate: float = 5e-3
     """Adam's largest rate, for data of unit variance."""
+    gradient_clip: float | None = None
+    """Largest norm of a step's gradient; None for no limit."""
+    precision: Precision = "float32"
+    """Of the products of training; weights, sums and everything after it are float32."""
+    revive: bool = True
+    """Give bits that died in training, and bits that double others, a new start."""
+    pull: bool = False
+    """Pull the encoder towards searched codes after training, so that the linear pass comes near
+    them. Codes are then searched in training even where `refine` is "none"."""
+    prune: bool = False
+    """Drop the bits that do not earn their price after training; `n_bits_` says what is left."""
+    patience: int | None = None
+    """Stop training after this many validations without a better one; None never stops early."""
     batch_size: int = 512
     """Rows of a minibatch; entropy and covariance are those of the minibatch."""
     n_steps: int = 1000
@@ -63,7 +89,7 @@ class CodecConfig:
     Codes that are compared by Hamming distance want "none"."""
     refine_rounds: int = 3
     """Alternations of searching codes and refitting the decoder after training; they need a
-    `refine` other than "none"."""
+    `refine` other than "none", or `pull`."""
     constant: ConstantPolicy = "refuse"
     """Dimensions that never vary: refuse the data, or keep their value in the codec."""
     seed: int = 0
@@ -93,7 +119,26 @@ class CodecConfig:
             self.initial_activity,
         )
         _require(self.temperature > 0, "temperature", "positive", self.temperature)
+        _require(
+            self.final_temperature is None or self.final_temperature > 0,
+            "final_temperature",
+            "positive, or None for no schedule",
+            self.final_temperature,
+        )
         _require(self.learning_rate > 0, "learning_rate", "positive", self.learning_rate)
+        _require(
+            self.gradient_clip is None or self.gradient_clip > 0,
+            "gradient_clip",
+            "positive, or None for no limit",
+            self.gradient_clip,
+        )
+        _require(
+            self.patience is None or self.patience >= 1,
+            "patience",
+            "at least 1, or None",
+            self.patience,
+        )
+        self._check_targets()
         _require(self.batch_size >= 2, "batch_size", "at least 2", self.batch_size)
         _require(self.n_steps >= 1, "n_steps", "at least 1", self.n_steps)
         _require(0 <= self.seed < 2**63, "seed", "at least 0 and below 2^63", self.seed)
@@ -103,7 +148,44 @@ class CodecConfig:
         _require_choice(self.refine, "refine", get_args(Refine))
         _require_choice(self.scaling, "scaling", get_args(Scaling))
         _require_choice(self.surrogate, "surrogate", get_args(Surrogate))
+        _require_choice(self.objective, "objective", get_args(Objective))
+        _require_choice(self.precision, "precision", get_args(Precision))
         _require_choice(self.constant, "constant", get_args(ConstantPolicy))
+
+    def _check_targets(self) -> None:
+        """Raise if a wish for a rate or an error cannot be granted by any training."""
+        if not self.has_target:
+            return
+        if self.target_bits is not None and self.target_fvu is not None:
+            raise ConfigError("target_bits and target_fvu exclude each other: pass one of them")
+        if self.target_bits is not None:
+            largest = math.inf if self.n_bits is None else self.n_bits
+            _require(
+                0 < self.target_bits <= largest,
+                "target_bits",
+                f"above 0 and at most the {largest} bits of a code",
+                self.target_bits,
+            )
+        if self.target_fvu is not None:
+            _require(0 < self.target_fvu < 1, "target_fvu", "between 0 and 1", self.target_fvu)
+            _require(self.side_bytes == 0, "side_bytes", "0 with target_fvu", self.side_bytes)
+        if self.entropy_weight == 0 or self.start == "transform" or self.objective == "published":
+            raise ConfigError(
+                "a target steers the entropy's weight in training: it needs an entropy_weight "
+                'above 0, a start that is not "transform" and the standard objective'
+            )
+
+    @property
+    def search_effort(self) -> Refine:
+        """How long codes are searched in training: "none" where they are not."""
+        if self.refine_rounds == 0 or (self.refine == "none" and not self.pull):
+            return "none"
+        return "fast" if self.refine == "none" else self.refine
+
+    @property
+    def has_target(self) -> bool:
+        """Whether training is to steer to a rate or an error."""
+        return self.target_bits is not None or self.target_fvu is not None
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
@@ -137,38 +219,15 @@ class CodecConfig:
         return dense and self.resolve_n_bits(n_dims) >= TRANSFORM_EXPANSION * n_dims
 
 
-_DENSE: dict[str, Any] = {
-    "expansion": 1.0,
-    "entropy_weight": 0.0,
-    "covariance_weight": 0.0,
-    "scaling": "global",
-    "initial_activity": 0.5,
-    "learning_rate": 1e-3,
-}
-PRESETS: dict[str, dict[str, Any]] = {
-    "archive": {},
-    "search": {**_DENSE, "refine": "best", "side_bytes": 2},
-    "hamming": {**_DENSE, "refine": "none"},
-}
-"""Parameters by purpose: "archive" gives sparse codes of low entropy (the defaults), "search" dense
-codes whose asymmetric scores rank best, "hamming" dense codes whose Hamming distance ranks well."""
-
-
-def preset(name: str) -> dict[str, Any]:
-    """Return the parameters of a preset.
-
-    Raises:
-        ConfigError: there is no such preset.
-    """
-    if name not in PRESETS:
-        raise ConfigError(f"unknown preset {name!r}: known are {', '.join(PRESETS)}")
-    return PRESETS[name]
-
-
 def _plain(field: dataclasses.Field[Any], value: Any) -> Any:
     """Return a number as Python's own, so that it can be compared and written as JSON."""
     kind = str(field.type)
-    if (kind == "int | None" and value is None) or kind not in ("int", "int | None", "float"):
+    if kind.endswith(" | None") and value is None:
+        return None
+    kind = kind.removesuffix(" | None")
+    if kind == "bool" and not isinstance(value, (bool, np.bool_)):
+        raise ConfigError(f"{field.name} must be True or False, got {value!r}")
+    if kind not in ("int", "float"):
         return value
     if kind == "float":
         if isinstance(value, numbers.Real) and math.isfinite(value):

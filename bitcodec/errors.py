@@ -50,3 +50,7 @@ class NotFittedError(BitcodecError, RuntimeError):
 
 class MissingExtraError(BitcodecError, ImportError):
     """An optional dependency is not installed."""
+
+
+class TrainingWarning(UserWarning):
+    """A fit ended, but not as one would wish; the message names the remedy."""

@@ -1,7 +1,8 @@
 """The terms of the training loss, each a function of one minibatch.
 
 L = fvu + beta * entropy / d + gamma * covariance / h^2. With z standardised to unit variance the
-weights do not depend on the width or the scale of the data.
+weights do not depend on the width or the scale of the data. Where several processes train together,
+entropy and covariance are those of the whole minibatch.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+
+from bitcodec.parallel import mean_over_processes, n_processes
 
 
 def fraction_of_variance_unexplained(
@@ -38,8 +41,10 @@ def entropy(bits: torch.Tensor) -> torch.Tensor:
         () float in [0, h], exactly 0 where every bit is constant. The derivative log2((1 - p)/p)
         is taken with p at least half a count away from 0 and 1, where it would be infinite.
     """
-    activity = bits.mean(dim=0)
-    terms: torch.Tensor = _BinaryEntropy.apply(activity, 0.5 / len(bits))  # type: ignore[no-untyped-call]
+    precise = torch.promote_types(bits.dtype, torch.float32)
+    activity = mean_over_processes(bits.mean(dim=0, dtype=precise))
+    margin = 0.5 / (len(bits) * n_processes())
+    terms: torch.Tensor = _BinaryEntropy.apply(activity, margin)  # type: ignore[no-untyped-call]
     return terms.sum()
 
 
@@ -64,14 +69,16 @@ def covariance(
         () float, at least 0.
     """
     n, h = bits.shape
-    activity = bits.mean(dim=0)
+    if bits.dtype == torch.bfloat16:
+        bits = bits.float()  # whose eight digits do not hold a count
+    activity = mean_over_processes(bits.mean(dim=0))
     if n_columns is None or n_columns >= h:
         columns, scale = torch.arange(h, device=bits.device), 1.0
     else:
         columns = torch.randperm(h, generator=generator)[:n_columns].to(bits.device)
         scale = h / n_columns
     # cov = E[b_i b_j] - p_i p_j: the minibatch need not be copied to centre it.
-    products = bits.T @ bits[:, columns] / n
+    products = mean_over_processes(bits.T @ bits[:, columns] / n)
     absolute = (products - torch.outer(activity, activity[columns])).abs()
     diagonal = absolute[columns, torch.arange(len(columns), device=bits.device)]
     return scale * (absolute.sum() - diagonal.sum())
@@ -93,3 +100,28 @@ class _BinaryEntropy(torch.autograd.Function):
 
 def _entropy_of(activity: torch.Tensor) -> torch.Tensor:
     return -torch.xlogy(activity, activity) / torch.log(torch.tensor(2.0))
+
+
+def published_entropy(bits: torch.Tensor) -> torch.Tensor:
+    """Sum of the bits' entropies as the code of arXiv 2509.20997 computes it.
+
+    It adds 1e-10 inside the logarithms; the paper's formula, and `entropy`, do not.
+
+    Args:
+        bits: (n, h) float, values 0 or 1.
+    """
+    p = bits.float().mean(dim=0)
+    terms = p * torch.log2(p + 1e-10) + (1 - p) * torch.log2(1 - p + 1e-10)
+    return -terms.sum()
+
+
+def published_covariance(bits: torch.Tensor) -> torch.Tensor:
+    """Sum of absolute covariances as the code of arXiv 2509.20997 computes it.
+
+    It divides by n - 1 where `covariance` divides by n, and takes the whole (h, h) matrix.
+
+    Args:
+        bits: (n, h) float, values 0 or 1.
+    """
+    matrix = torch.cov(bits.float().T)
+    return matrix.abs().sum() - matrix.diagonal().abs().sum()

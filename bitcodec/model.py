@@ -103,19 +103,40 @@ class BinaryAutoencoder(torch.nn.Module):
         *,
         surrogate: Surrogate = "sigmoid",
         temperature: float = 1.0,
+        generator: torch.Generator | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Encode and decode with a surrogate gradient.
 
         Args:
             standardised: z, (n, d).
             surrogate: how gradients pass the step.
-            temperature: of the sigmoid surrogate.
+            temperature: of the surrogate.
+            generator: of the noise of a stochastic surrogate, on the model's device.
 
         Returns:
             Bits (n, h) of 0 and 1 as floats, and z' (n, d).
         """
-        bits = step(self.logits(standardised), surrogate=surrogate, temperature=temperature)
+        logits = self.logits(standardised)
+        bits = step(logits, surrogate=surrogate, temperature=temperature, generator=generator)
         return bits, self.reconstruct(bits)
+
+    @torch.no_grad()
+    def select(self, kept: torch.Tensor) -> BinaryAutoencoder:
+        """Return a model of some of the bits, with their rows of encoder and decoder.
+
+        Args:
+            kept: (h,) bool, at least one of them true.
+        """
+        smaller = BinaryAutoencoder(
+            n_dims=self.n_dims, n_bits=int(kept.sum()), side_bytes=2 if self.unit_rows else 0
+        ).to(self.mean.device)
+        per_bit = {"encoder_weight", "encoder_bias", "decoder_weight", "stages"}
+        state = {
+            name: value[kept] if name in per_bit else value
+            for name, value in self.state_dict().items()
+        }
+        smaller.load_state_dict(state)
+        return smaller
 
     @torch.no_grad()
     def flip(self, which: torch.Tensor) -> None:

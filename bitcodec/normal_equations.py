@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self
@@ -9,6 +10,7 @@ from typing import Self
 import torch
 
 from bitcodec.model import BinaryAutoencoder
+from bitcodec.parallel import sum_over_processes
 
 
 @dataclass
@@ -68,11 +70,51 @@ class NormalEquations:
             Weights D (h, d) and bias c (d,), float64. A bit that never varies gets weight 0.
         """
         mean_bits, mean_targets = self.bit_sums / self.n_rows, self.target_sums / self.n_rows
-        gram = self.bit_products - self.n_rows * torch.outer(mean_bits, mean_bits)
         cross = self.cross_products - self.n_rows * torch.outer(mean_bits, mean_targets)
-        gram.diagonal().add_(penalty)
-        weight = torch.cholesky_solve(cross, torch.linalg.cholesky(gram))
+        weight = torch.cholesky_solve(cross, torch.linalg.cholesky(self.gram(penalty=penalty)))
         return weight, mean_targets - mean_bits @ weight
+
+    def gram(self, *, penalty: float) -> torch.Tensor:
+        """Return G + penalty I, (h, h) float64, with G = B^T B of the centred bits B."""
+        mean_bits = self.bit_sums / self.n_rows
+        gram = self.bit_products - self.n_rows * torch.outer(mean_bits, mean_bits)
+        gram.diagonal().add_(penalty)
+        return gram
+
+    def select(self, kept: torch.Tensor) -> Self:
+        """Return the sums of some of the bits, (h,) bool."""
+        return dataclasses.replace(
+            self,
+            bit_sums=self.bit_sums[kept],
+            bit_products=self.bit_products[kept][:, kept],
+            cross_products=self.cross_products[kept],
+        )
+
+    def sum_over_processes(self) -> None:
+        """Add up what several processes saw."""
+        n_rows = self.bit_sums.new_tensor(float(self.n_rows))
+        sum_over_processes(
+            n_rows, self.bit_sums, self.target_sums, self.bit_products, self.cross_products
+        )
+        self.n_rows = int(n_rows)
+
+
+@torch.no_grad()
+def sum_errors(
+    model: BinaryAutoencoder, encoded: Iterable[tuple[torch.Tensor, torch.Tensor]]
+) -> NormalEquations:
+    """Return the sums whose solution is what a model's decoder should change by.
+
+    Args:
+        model: the autoencoder.
+        encoded: pairs of bits (n, h) and z (n, d), float32 on the model's device; at least one.
+            Several processes add up their pairs.
+    """
+    sums = NormalEquations.empty(n_bits=model.n_bits, n_dims=model.n_dims, device=model.mean.device)
+    for bits, standardised in encoded:
+        sums.update(bits, standardised - model.reconstruct(bits))
+    sums.sum_over_processes()
+    return sums
 
 
 @torch.no_grad()
@@ -95,9 +137,7 @@ def fit_decoder(
     Returns:
         The sums over all rows; the targets are the errors of the decoder as it was.
     """
-    sums = NormalEquations.empty(n_bits=model.n_bits, n_dims=model.n_dims, device=model.mean.device)
-    for bits, standardised in encoded:
-        sums.update(bits, standardised - model.reconstruct(bits))
+    sums = sum_errors(model, encoded)
     weight, bias = sums.solve(penalty=penalty)
     model.decoder_weight.add_(weight)
     model.decoder_bias.add_(bias)

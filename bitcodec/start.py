@@ -100,6 +100,8 @@ def start_model(
     of unit variance; the threshold of each makes it on in the share `initial_activity` of the
     sample; the decoder is the ridge regression on these bits. A start at activity 1/2 would stay
     there, since the entropy's derivative is 0 there. For "transform" see `bitcodec.transform`.
+    With the published objective data are taken as they come, and weights start as
+    torch.nn.Linear's do.
 
     Args:
         sample: a first look at the data.
@@ -110,6 +112,8 @@ def start_model(
     n_dims = len(sample.mean)
     n_bits, side_bytes = config.resolve_n_bits(n_dims), config.side_bytes
     model = BinaryAutoencoder(n_dims=n_dims, n_bits=n_bits, side_bytes=side_bytes)
+    if config.objective == "published":
+        return _start_published(model, generator).to(device)
     model.mean.copy_(sample.mean)
     model.scale.copy_(sample.scale)
     model.to(device)
@@ -118,6 +122,20 @@ def start_model(
         start_transform(model, standardised)
     else:
         _start_directions(model, standardised, config, generator=generator)
+    return model
+
+
+def _start_published(model: BinaryAutoencoder, generator: torch.Generator) -> BinaryAutoencoder:
+    """Draw weights and biases uniformly within 1 / sqrt(inputs) of 0, as torch.nn.Linear does."""
+    inputs = {
+        model.encoder_weight: model.n_dims,
+        model.encoder_bias: model.n_dims,
+        model.decoder_weight: model.n_bits,
+        model.decoder_bias: model.n_bits,
+    }
+    for weight, n_inputs in inputs.items():
+        bound = n_inputs**-0.5
+        weight.uniform_(-bound, bound, generator=generator)
     return model
 
 
@@ -198,7 +216,8 @@ def _check_constant(scale: torch.Tensor, config: CodecConfig) -> None:
 
 
 def _too_few_rows(batches: HiddenBatches, config: CodecConfig) -> ShapeError:
-    n_rows = sum(len(batch) for batch in batches.batches(config.batch_size))
+    every_row = batches.shuffled(config.batch_size, torch.Generator(), keep_rest=True)
+    n_rows = sum(len(batch) for batch in every_row)
     if n_rows == 0:
         return ShapeError("hidden has no rows: pass at least a batch of hidden states")
     return ShapeError(

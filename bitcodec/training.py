@@ -1,36 +1,34 @@
-"""Training a binary autoencoder: start, loop, decoder refit, polarity."""
+"""Training a binary autoencoder, minibatch by minibatch."""
 
 from __future__ import annotations
 
-import itertools
+import dataclasses
+import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 
-from bitcodec import losses
+from bitcodec import objective
 from bitcodec.batches import HiddenBatches
+from bitcodec.checkpoints import Checkpoint, State, Stateful, gather, held_signals, scatter
 from bitcodec.config import CodecConfig
-from bitcodec.errors import ConfigError, ValueRangeError
+from bitcodec.descent import Descent
+from bitcodec.epochs import Epochs
+from bitcodec.errors import ConfigError, FormatError, MismatchError, ValueRangeError
+from bitcodec.files import one_line
+from bitcodec.finishing import Finisher
 from bitcodec.model import BinaryAutoencoder
-from bitcodec.normal_equations import NormalEquations, fit_decoder
-from bitcodec.refine import Refiner, rate_prices
-from bitcodec.start import draw_sample, start_model, take_rows
+from bitcodec.parallel import n_processes, own_rows, rank
+from bitcodec.revival import Revival
+from bitcodec.start import draw_sample, start_model
 from bitcodec.statistics import BitStatistics
+from bitcodec.steering import Steering
+from bitcodec.validation import Validation
 
-REFIT_ROWS = 2**17
-"""Rows on which the decoder is refitted after training."""
-REFIT_BATCH = 2048
-"""Rows of one product of that refit: few sums of (h, h) in float64."""
-REFIT_PENALTY = 1000.0
-"""Ridge of that refit, in rows."""
-SEARCH_PENALTY = 100.0
-"""The same where the codes were searched: their decoder has further to go."""
 DIVERGED = 2.0
 """An FVU at the end of training that nothing but divergence explains."""
-WARM_UP, RAMP, DECAY = 0.05, (0.1, 0.5), 0.7
-"""Shares of the steps: rate warm-up ends; penalties ramp from, to; rate decay begins."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +47,12 @@ class TrainingRecord:
     """Sum of the bits' entropies over this minibatch, in bits."""
     covariance: float
     """Sum of absolute covariances over this minibatch; 0 where its weight is 0."""
+    entropy_weight: float
+    """beta at this step; it moves where a target steers it."""
+    n_revived: int
+    """Bits that were given a new start after this step."""
     seconds: float
-    """Since training began."""
+    """Since training began, stops not counted."""
 
 
 class Trainer:
@@ -60,52 +62,99 @@ class Trainer:
         model: the autoencoder, changed in place.
         config: weights, rate and schedule.
         n_steps_done: where in the schedule to begin.
+        validation: rows kept from training, for targets and for `patience`.
+
+    Attributes:
+        history: a record for every step.
+        reached: FVU and bits on the validation rows after `finish`, where there is a target.
+
+    Raises:
+        ConfigError: several processes are to train with the published objective.
     """
 
     def __init__(
-        self, model: BinaryAutoencoder, config: CodecConfig, *, n_steps_done: int = 0
+        self,
+        model: BinaryAutoencoder,
+        config: CodecConfig,
+        *,
+        n_steps_done: int = 0,
+        validation: Validation | None = None,
     ) -> None:
+        if config.objective == "published" and n_processes() > 1:
+            raise ConfigError("the published objective is for one process: start only one")
         self.model = model
         self.config = config
         self.n_steps_done = n_steps_done
+        self.steering = Steering(config)
+        self.history: list[TrainingRecord] = []
+        self.reached: tuple[float, float] | None = None
+        device = model.mean.device
+        self._validation = validation
         self._began = time.monotonic()
         self._columns = torch.Generator().manual_seed(config.seed)
-        self._optimizer = torch.optim.Adam(
-            model.parameters(), lr=config.learning_rate, betas=(0.9, 0.99), fused=True
-        )
+        self._noise = torch.Generator(device).manual_seed(config.seed + rank())
+        self._descent = Descent(model, config)
+        self._epochs = Epochs(batch_size=config.batch_size, seed=config.seed)
+        self._revival = Revival(model.n_bits, device=device) if config.revive else None
 
     def step(self, hidden: torch.Tensor) -> TrainingRecord:
         """Learn from one minibatch.
 
         Args:
-            hidden: (b, d) float32.
+            hidden: (b, d) float32; of several processes, each learns from its part.
 
         Returns:
             The record of this step.
 
         Raises:
+            ConfigError: the rows do not divide among the processes.
             ValueRangeError: the loss is no longer finite.
         """
-        standardised = self.model.standardise(hidden.to(self.model.mean.device))
-        terms = self._terms(standardised)
-        loss = terms["fvu"] + self._penalty(terms)
+        config, weight = self.config, self.steering.weight
+        progress = self.n_steps_done / config.n_steps
+        standardised = self.model.standardise(own_rows(hidden).to(self.model.mean.device))
+        terms = objective.measure(
+            self.model,
+            standardised,
+            config,
+            progress=progress,
+            generator=self._columns,
+            noise=self._noise,
+        )
+        loss = objective.total(
+            terms, config, n_dims=self.model.n_dims, entropy_weight=weight, progress=progress
+        )
         if not torch.isfinite(loss):
             raise ValueRangeError(
                 f"the loss is {loss.item()} after {self.n_steps_done} steps: lower learning_rate "
-                f"(now {self.config.learning_rate})"
+                f"(now {config.learning_rate})"
             )
-        self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self._optimizer.param_groups[0]["lr"] = self.config.learning_rate * self._rate_factor()
-        self._optimizer.step()
+        self._descent.step(loss, n_steps_done=self.n_steps_done)
         self.n_steps_done += 1
-        return self._record(loss, terms)
+        record = TrainingRecord(
+            step=self.n_steps_done,
+            n_steps=config.n_steps,
+            loss=float(loss.detach()),
+            fvu=float(terms.fvu),
+            entropy_bits=float(terms.entropy.detach()),
+            covariance=float(terms.covariance.detach()),
+            entropy_weight=weight,
+            n_revived=self._revive(standardised, terms),
+            seconds=time.monotonic() - self._began,
+        )
+        self.steering.update(progress=progress, fvu=record.fvu, entropy_bits=record.entropy_bits)
+        self.history.append(record)
+        return record
 
-    def run(self, batches: HiddenBatches) -> Iterator[TrainingRecord]:
+    def run(
+        self, batches: HiddenBatches, *, checkpoint: Checkpoint | None = None
+    ) -> Iterator[TrainingRecord]:
         """Take the remaining steps, epoch after epoch in random order.
 
         Args:
             batches: the training data, at least one minibatch of it.
+            checkpoint: where to keep the state. A SIGINT or SIGTERM then waits for the end of a
+                step, and the state is written before it takes effect.
 
         Yields:
             The record of every step.
@@ -115,151 +164,146 @@ class Trainer:
         """
         if self.config.starts_from_transform(self.model.n_dims):
             return  # gradient steps through the stages gained nothing on held-out rows
-        n_left = self.config.n_steps - self.n_steps_done
-        for batch in itertools.islice(self._epochs(batches), n_left):
-            record = self.step(batch)
-            yield record
-        if n_left > 0 and record.fvu > DIVERGED:
+        if self.n_steps_done < self.config.n_steps:
+            steps = self._steps(batches)
+            yield from steps if checkpoint is None else self._kept(steps, batches, checkpoint)
+        if self._validation is not None and self._validation.best_state:
+            self.model.load_state_dict(self._validation.best_state)
+        last_fvu = self.history[-1].fvu if self.history else 0.0
+        if last_fvu > DIVERGED:
             raise ValueRangeError(
-                f"training diverged: it ended with an FVU of {record.fvu:.3g} where predicting the "
+                f"training diverged: it ended with an FVU of {last_fvu:.3g} where predicting the "
                 f"mean has 1: lower learning_rate (now {self.config.learning_rate})"
             )
 
-    def _epochs(self, batches: HiddenBatches) -> Iterator[torch.Tensor]:
-        generator = torch.Generator().manual_seed(self.config.seed)
-        while True:
-            n_batches = 0
-            for batch in batches.shuffled(self.config.batch_size, generator):
-                n_batches += 1
-                yield batch
-            if n_batches == 0:
-                raise ConfigError(
-                    "the source gave no rows when it was read again: pass a list, a file, or an "
-                    "object whose __iter__ starts anew"
-                )
-
-    @torch.no_grad()
     def finish(self, batches: HiddenBatches) -> BitStatistics:
-        """Refit the decoder, alternately with searching its codes, and make the polarity canonical.
-
-        A transform code keeps its decoder.
+        """Make the trained model final, see `bitcodec.finishing`; `model` may be a new one.
 
         Args:
-            batches: the training data; at most about `REFIT_ROWS` of its rows are read, in random
-                order.
+            batches: the training data.
 
         Returns:
-            The counts of the finished bits over the rows read; none is on in over half of them.
+            The counts of the finished bits.
         """
-        trained = not self.config.starts_from_transform(self.model.n_dims)
-        n_rows, bit_sums = self._refit(batches) if trained else self._count(batches)
-        if not all(torch.isfinite(weight).all() for weight in self.model.parameters()):
-            raise ValueRangeError(
-                f"training diverged: lower learning_rate (now {self.config.learning_rate})"
-            )
-        flipped = bit_sums > n_rows / 2
-        self.model.flip(flipped)
-        counts = torch.where(flipped, n_rows - bit_sums, bit_sums)
-        return BitStatistics(n_rows=n_rows, counts=counts.round().long().cpu().numpy())
-
-    def _refit(self, batches: HiddenBatches) -> tuple[int, torch.Tensor]:
-        """Refit the decoder; return the rows read and (h,) in how many of them each bit is on."""
-        sums = fit_decoder(self.model, self._encoded(batches), penalty=REFIT_PENALTY)
-        if self.config.refine != "none":
-            for _ in range(self.config.refine_rounds):
-                searched = self._searched(batches, sums)
-                sums = fit_decoder(self.model, searched, penalty=SEARCH_PENALTY)
-        return sums.n_rows, sums.bit_sums
-
-    def _count(self, batches: HiddenBatches) -> tuple[int, torch.Tensor]:
-        """Return the same of the linear pass, without a refit: on other text, that loses."""
-        n_rows = 0
-        bit_sums = torch.zeros(
-            self.model.n_bits, dtype=torch.float64, device=self.model.mean.device
+        finisher = Finisher(
+            self.model, self.config, steering=self.steering, validation=self._validation
         )
-        for bits, _ in self._encoded(batches):
-            n_rows += len(bits)
-            bit_sums += bits.sum(dim=0)
-        return n_rows, bit_sums
+        statistics = finisher.finish(batches)
+        self.model, self.reached = finisher.model, finisher.reached
+        return statistics
 
-    def _encoded(self, batches: HiddenBatches) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield the linear pass's bits, and z, of random batches of `REFIT_ROWS` rows."""
-        generator = torch.Generator().manual_seed(self.config.seed)
-        shuffled = batches.shuffled(REFIT_BATCH, generator, keep_rest=True)
-        for batch in take_rows(shuffled, REFIT_ROWS):
-            standardised = self.model.standardise(batch.to(self.model.mean.device))
-            yield self.model.encode(standardised), standardised
+    def state(self, batches: HiddenBatches) -> State:
+        """Return all that the next step depends on.
 
-    def _searched(
-        self, batches: HiddenBatches, sums: NormalEquations
-    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield the same with bits searched for the present decoder and activities."""
-        prices = rate_prices(
-            sums.bit_sums.cpu().numpy(), sums.n_rows, entropy_weight=self.config.entropy_weight
-        )
-        refiner = Refiner(self.model.decoder_weight, self.model.decoder_bias, price=prices)
-        effort = self.config.refine
-        assert effort != "none"
-        for bits, standardised in self._encoded(batches):
-            rows, starts = standardised.cpu().numpy(), bits.to(torch.uint8).cpu().numpy()
-            found = refiner.refine(rows, starts, effort=effort)
-            yield torch.from_numpy(found).to(bits), standardised
-
-    def _terms(self, standardised: torch.Tensor) -> dict[str, torch.Tensor]:
-        config = self.config
-        bits, reconstructed = self.model(
-            standardised, surrogate=config.surrogate, temperature=config.temperature
-        )
-        terms = {
-            "fvu": losses.fraction_of_variance_unexplained(standardised, reconstructed),
-            "entropy": losses.entropy(bits),
+        Args:
+            batches: the training data, whose size a resumed training must find again.
+        """
+        records = [dataclasses.astuple(record) for record in self.history]
+        return {
+            **gather(self._parts()),
+            **{f"model.{k}": v.detach().clone() for k, v in self.model.state_dict().items()},
+            "columns": self._columns.get_state(),
+            "noise": self._noise.get_state(),
+            "records": torch.tensor(records, dtype=torch.float64),
+            "data": _shape(batches),
         }
-        if config.covariance_weight > 0:
-            terms["covariance"] = losses.covariance(
-                bits, n_columns=config.covariance_columns, generator=self._columns
+
+    def resume(self, state: State, batches: HiddenBatches) -> None:
+        """Go on from a state as if there had been no stop.
+
+        Args:
+            state: of `state`, of a training of the same configuration.
+            batches: the training data.
+
+        Raises:
+            MismatchError: the data are of another size.
+            FormatError: something is missing or has another shape.
+        """
+        try:
+            shape, records = state["data"], state["records"]
+            if not torch.equal(shape, _shape(batches)):
+                raise MismatchError(
+                    f"the checkpoint is of hidden states {tuple(shape.tolist())}, got "
+                    f"{tuple(_shape(batches).tolist())}: pass the same data, or name another file"
+                )
+            self.model.load_state_dict(
+                {name: state[f"model.{name}"] for name in self.model.state_dict()}
             )
-        return terms
+            self._columns.set_state(state["columns"])
+            self._noise.set_state(state["noise"])
+            self.history = [_record(row) for row in records.tolist()]
+        except (KeyError, RuntimeError, TypeError) as error:
+            raise FormatError(f"the checkpoint is damaged: {one_line(error)}") from error
+        scatter(state, self._parts())
+        self.n_steps_done = self.history[-1].step
+        self._began = time.monotonic() - self.history[-1].seconds
 
-    def _penalty(self, terms: dict[str, torch.Tensor]) -> torch.Tensor:
-        config, model = self.config, self.model
-        penalty = config.entropy_weight / model.n_dims * terms["entropy"]
-        if "covariance" in terms:
-            penalty = penalty + config.covariance_weight / model.n_bits**2 * terms["covariance"]
-        return self._ramp() * penalty
+    # inside
 
-    def _ramp(self) -> float:
-        start, end = RAMP
-        return min(1.0, max(0.0, (self._progress() - start) / (end - start)))
+    def _steps(self, batches: HiddenBatches) -> Iterator[TrainingRecord]:
+        for minibatch in self._epochs.minibatches(batches):
+            yield self.step(minibatch)
+            if self.n_steps_done >= self.config.n_steps or self._has_lost_patience():
+                return
 
-    def _rate_factor(self) -> float:
-        progress = self._progress()
-        warm_up = min(1.0, (self.n_steps_done + 1) / max(1.0, WARM_UP * self.config.n_steps))
-        decay = min(1.0, max(0.01, (1 - progress) / (1 - DECAY)))
-        return warm_up * decay
+    def _kept(
+        self, steps: Iterator[TrainingRecord], batches: HiddenBatches, checkpoint: Checkpoint
+    ) -> Iterator[TrainingRecord]:
+        with held_signals() as received:
+            for record in steps:
+                last = record.step == self.config.n_steps
+                if rank() == 0 and (received or last or record.step % checkpoint.every == 0):
+                    checkpoint.save(self.state(batches), self.config)
+                if received:
+                    break
+                yield record
+        if received:  # now that they are no longer held
+            signal.raise_signal(received[0])
 
-    def _progress(self) -> float:
-        return self.n_steps_done / self.config.n_steps
-
-    def _record(self, loss: torch.Tensor, terms: dict[str, torch.Tensor]) -> TrainingRecord:
-        values = {name: float(term.detach()) for name, term in terms.items()}
-        return TrainingRecord(
-            step=self.n_steps_done,
-            n_steps=self.config.n_steps,
-            loss=float(loss.detach()),
-            fvu=values["fvu"],
-            entropy_bits=values["entropy"],
-            covariance=values.get("covariance", 0.0),
-            seconds=time.monotonic() - self._began,
+    def _revive(self, standardised: torch.Tensor, terms: objective.Terms) -> int:
+        """Restart useless bits where that is due, and return how many."""
+        if self._revival is None:
+            return 0
+        self._revival.observe(terms.bits)
+        if not self._revival.is_due(self.n_steps_done, self.config.n_steps):
+            return 0
+        restarted = self._revival.revive(
+            self.model, standardised, terms, activity=self.config.initial_activity
         )
+        self._descent.forget(restarted)
+        return int(restarted.sum())
+
+    def _has_lost_patience(self) -> bool:
+        if self._validation is None or self.config.patience is None:
+            return False
+        due = Validation.is_due(self.n_steps_done, self.config.n_steps)
+        return due and self._validation.look(self.model)
+
+    def _parts(self) -> dict[str, Stateful]:
+        parts: dict[str, Stateful | None] = {
+            "descent": self._descent,
+            "epochs": self._epochs,
+            "steering": self.steering,
+            "revival": self._revival,
+            "validation": self._validation,
+        }
+        return {name: part for name, part in parts.items() if part is not None}
 
 
-def start_training(batches: HiddenBatches, config: CodecConfig, *, device: torch.device) -> Trainer:
+def start_training(
+    batches: HiddenBatches,
+    config: CodecConfig,
+    *,
+    device: torch.device,
+    validation: Validation | None = None,
+) -> Trainer:
     """Look at the data and set up an autoencoder to train on it.
 
     Args:
         batches: the training data; a random part of it is read.
         config: what to train.
         device: where to train.
+        validation: rows kept from training.
 
     Raises:
         ConfigError: the data can be read only once, or a dimension is constant.
@@ -274,4 +318,19 @@ def start_training(batches: HiddenBatches, config: CodecConfig, *, device: torch
     generator = torch.Generator().manual_seed(config.seed)
     sample = draw_sample(batches, config, generator)
     model = start_model(sample, config, generator=generator, device=device)
-    return Trainer(model, config)
+    return Trainer(model, config, validation=validation)
+
+
+def _shape(batches: HiddenBatches) -> torch.Tensor:
+    """Return rows and width of the data, -1 where only reading would tell."""
+    unknown = -1
+    shape = (batches.n_rows, batches.n_dims)
+    return torch.tensor([unknown if size is None else size for size in shape])
+
+
+def _record(row: list[float]) -> TrainingRecord:
+    """Return the record that `dataclasses.astuple` made numbers of."""
+    fields = dataclasses.fields(TrainingRecord)
+    kinds = {"int": int, "float": float}
+    values = {f.name: kinds[str(f.type)](v) for f, v in zip(fields, row, strict=True)}
+    return TrainingRecord(**values)

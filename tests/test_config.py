@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from bitcodec import BitCodec
-from bitcodec.config import PRESETS, CodecConfig, preset
+from bitcodec.config import CodecConfig
 from bitcodec.errors import ConfigError, MissingExtraError
 from bitcodec.extras import import_extra
+from bitcodec.presets import PRESETS, preset
 
 
 def test_a_configuration_survives_json() -> None:
@@ -43,8 +44,8 @@ def test_a_configuration_cannot_be_changed() -> None:
         ("covariance_columns", 2.5, "a whole number"),
         ("initial_activity", 0, "between 0 and 1"),
         ("initial_activity", 1, "between 0 and 1"),
-        ("surrogate", "step", "one of sigmoid, identity, published"),
-        ("surrogate", ["sigmoid"], "one of sigmoid, identity, published"),
+        ("surrogate", "step", "one of sigmoid, clipped, gumbel, identity, published"),
+        ("surrogate", ["sigmoid"], "one of sigmoid, clipped, gumbel, identity, published"),
         ("temperature", 0, "positive"),
         ("learning_rate", -1e-3, "positive"),
         ("batch_size", 1, "at least 2"),

@@ -88,7 +88,7 @@ def test_the_refit_of_the_decoder_lowers_the_unexplained_variance(
     hidden: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refitted = small(n_bits=100).fit(hidden[:3072]).evaluate(hidden[:3072]).fvu
-    monkeypatch.setattr("bitcodec.training.REFIT_PENALTY", 1e12)
+    monkeypatch.setattr("bitcodec.finishing.REFIT_PENALTY", 1e12)
     assert refitted < small(n_bits=100).fit(hidden[:3072]).evaluate(hidden[:3072]).fvu - 0.002
 
 

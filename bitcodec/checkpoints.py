@@ -1,0 +1,167 @@
+"""Training that survives its process: a file with all that a next step depends on.
+
+A checkpoint is a safetensors file, written to a temporary name and renamed: model, optimiser,
+generators and records as tensors, and beside them, as JSON in its metadata, the configuration and
+where training stands.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from bitcodec.config import CodecConfig
+from bitcodec.errors import ConfigError, FormatError, MismatchError
+from bitcodec.files import PathLike, atomic_path, check_target, one_line
+
+CHECKPOINT_VERSION = 1
+
+
+State = dict[str, torch.Tensor]
+
+
+class Stateful(Protocol):
+    """A part of training that remembers something from step to step."""
+
+    def state(self) -> State:
+        """Return what it remembers."""
+
+    def take(self, state: State) -> None:
+        """Remember that."""
+
+
+def gather(parts: Mapping[str, Stateful]) -> State:
+    """Return copies of what named parts remember, under `part.name`."""
+    return {
+        f"{part}.{name}": tensor.detach().clone()
+        for part, owner in parts.items()
+        for name, tensor in owner.state().items()
+    }
+
+
+def scatter(state: State, parts: Mapping[str, Stateful]) -> None:
+    """Have named parts go on from what `gather` returned.
+
+    Raises:
+        FormatError: something is missing, or has another shape.
+    """
+    for part, owner in parts.items():
+        prefix = f"{part}."
+        own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+        try:
+            owner.take(own)
+        except (KeyError, IndexError, RuntimeError, TypeError, ValueError) as error:
+            raise FormatError(f"the checkpoint's {part} is damaged: {one_line(error)}") from error
+
+
+class Checkpoint:
+    """A file that holds the latest state of one training.
+
+    Args:
+        path: of the file; its parent must exist.
+        every: steps between two states.
+
+    Raises:
+        ConfigError: `every` is below 1.
+        FileError: the file could not be written there.
+    """
+
+    def __init__(self, path: PathLike, *, every: int) -> None:
+        if every < 1:
+            raise ConfigError(f"checkpoint_every must be at least 1, got {every}")
+        check_target(path, overwrite=True)
+        self.path = Path(path)
+        self.every = every
+
+    def save(self, state: State, config: CodecConfig) -> None:
+        """Write a state in the place of the one before.
+
+        Raises:
+            FileError: the file cannot be written; the one before is whole.
+        """
+        header = {
+            "format_version": CHECKPOINT_VERSION,
+            "parameters": config.to_dict(),
+        }
+        tensors = {name: tensor.cpu().contiguous() for name, tensor in state.items()}
+        with atomic_path(self.path, overwrite=True) as temporary:
+            save_file(tensors, temporary, metadata={"bitcodec_training": json.dumps(header)})
+
+    def load(self, config: CodecConfig) -> State | None:
+        """Read the state, or None where there is none yet.
+
+        Raises:
+            MismatchError: the state belongs to another configuration; it is kept.
+            FormatError: the file is foreign, damaged or of a newer format.
+        """
+        if not self.path.exists():
+            return None
+        header, tensors = _read(self.path)
+        saved = CodecConfig.from_dict(header["parameters"])
+        differ = [
+            field.name
+            for field in dataclasses.fields(CodecConfig)
+            if getattr(saved, field.name) != getattr(config, field.name)
+        ]
+        if differ:
+            name = differ[0]
+            raise MismatchError(
+                f"{self.path} is of a training with {name}={getattr(saved, name)!r}, and this one "
+                f"has {getattr(config, name)!r}: go on with that value, or name another file"
+            )
+        return tensors
+
+
+@contextmanager
+def held_signals() -> Iterator[list[int]]:
+    """Keep SIGINT and SIGTERM from interrupting a step.
+
+    Yields:
+        A list that a signal's number is appended to when it comes; whoever holds the signals looks
+        at it between steps. Outside the main thread signals come as they always do.
+    """
+    received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+
+    def note(number: int, frame: FrameType | None) -> None:
+        del frame
+        received.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise FormatError(f"{path} is not a checkpoint: {one_line(error)}") from error
+    try:
+        header = json.loads(metadata["bitcodec_training"])
+        version, _ = header["format_version"], header["parameters"]
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise FormatError(f"{path} is not a checkpoint of bitcodec") from error
+    if version != CHECKPOINT_VERSION:
+        raise FormatError(
+            f"{path} has format version {version}, this bitcodec reads {CHECKPOINT_VERSION}"
+        )
+    return header, tensors

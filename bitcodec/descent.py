@@ -1,0 +1,65 @@
+"""Gradient descent with Adam: rates, clipping, averaging over processes, a state to save."""
+
+from __future__ import annotations
+
+import torch
+
+from bitcodec import schedule
+from bitcodec.config import CodecConfig
+from bitcodec.model import BinaryAutoencoder
+from bitcodec.parallel import average_gradients
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+STANDARD_BETAS, PUBLISHED_BETAS = (0.9, 0.99), (0.9, 0.999)
+
+
+class Descent:
+    """Adam on one model's weights.
+
+    Args:
+        model: the autoencoder, changed in place.
+        config: rate, clipping, objective.
+    """
+
+    def __init__(self, model: BinaryAutoencoder, config: CodecConfig) -> None:
+        self._config = config
+        self._weights = list(model.parameters())
+        published = config.objective == "published"
+        self._adam = torch.optim.Adam(
+            self._weights,
+            lr=config.learning_rate,
+            betas=PUBLISHED_BETAS if published else STANDARD_BETAS,
+            fused=True,
+        )
+
+    def step(self, loss: torch.Tensor, *, n_steps_done: int) -> None:
+        """Change the weights by one step against the gradient of a loss."""
+        self._adam.zero_grad(set_to_none=True)
+        loss.backward()
+        average_gradients(self._weights)
+        if self._config.gradient_clip is not None:
+            torch.nn.utils.clip_grad_norm_(self._weights, self._config.gradient_clip)
+        self._adam.param_groups[0]["lr"] = schedule.learning_rate(self._config, n_steps_done)
+        self._adam.step()
+
+    def forget(self, bits: torch.Tensor) -> None:
+        """Forget what was learned of the gradients of some bits, (h,) bool."""
+        for weight in self._weights:
+            if len(weight) == len(bits):  # all but the decoder's bias
+                for name in MOMENTS:
+                    self._adam.state[weight][name][bits] = 0
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Return what the next step depends on, besides the weights."""
+        return {
+            f"{index}.{name}": self._adam.state[weight][name]
+            for index, weight in enumerate(self._weights)
+            for name in (*MOMENTS, "step")
+        }
+
+    def take(self, state: dict[str, torch.Tensor]) -> None:
+        """Go on from a state."""
+        for index, weight in enumerate(self._weights):
+            self._adam.state[weight] = {
+                name: state[f"{index}.{name}"].to(weight.device) for name in (*MOMENTS, "step")
+            }

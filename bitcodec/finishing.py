@@ -1,0 +1,187 @@
+"""What follows gradient training: decoder refit, pruning, searched codes, polarity."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from bitcodec.batches import HiddenBatches
+from bitcodec.config import CodecConfig
+from bitcodec.errors import ValueRangeError
+from bitcodec.imitation import pull_encoder
+from bitcodec.model import BinaryAutoencoder
+from bitcodec.normal_equations import NormalEquations, fit_decoder, sum_errors
+from bitcodec.parallel import own_share, sum_over_processes
+from bitcodec.pruning import prune
+from bitcodec.refine import Refiner, rate_prices
+from bitcodec.start import take_rows
+from bitcodec.statistics import BitStatistics
+from bitcodec.steering import Steering
+from bitcodec.validation import Validation
+
+REFIT_ROWS = 2**17
+"""Rows on which the decoder is refitted after training."""
+REFIT_BATCH = 2048
+"""Rows of one product of that refit: few sums of (h, h) in float64."""
+REFIT_PENALTY = 1000.0
+"""Ridge of that refit, in rows."""
+SEARCH_PENALTY = 100.0
+"""The same where the codes were searched: their decoder has further to go."""
+PRUNE_PENALTY = 10.0
+"""The same where bits are dropped: what took the place of a dropped bit must not be held back."""
+STEERED_ROUNDS = 6
+"""At most so many measurements of searched codes, each followed by a change of their price."""
+CLOSE_ENOUGH = 0.01
+"""Share of a wanted rate or error at which the price is right."""
+
+_Encoded = Iterator[tuple[torch.Tensor, torch.Tensor]]
+
+
+class Finisher:
+    """Makes a trained model final.
+
+    Args:
+        model: as gradient training left it; changed in place, unless it is pruned.
+        config: what the codec is to be.
+        steering: the entropy's weight as training left it; with a target it is moved on.
+        validation: rows kept from training, where there is a target.
+
+    Attributes:
+        reached: FVU and bits on the validation rows, where there is a target.
+    """
+
+    def __init__(
+        self,
+        model: BinaryAutoencoder,
+        config: CodecConfig,
+        *,
+        steering: Steering,
+        validation: Validation | None,
+    ) -> None:
+        self.model = model
+        self._config = config
+        self._steering = steering
+        self._validation = validation
+        self.reached: tuple[float, float] | None = None
+
+    @torch.no_grad()
+    def finish(self, batches: HiddenBatches) -> BitStatistics:
+        """Refit the decoder, alternately with searching its codes, and make the polarity canonical.
+
+        A transform code keeps its decoder.
+
+        Args:
+            batches: the training data; at most about `REFIT_ROWS` of its rows are read, in random
+                order.
+
+        Returns:
+            The counts of the finished bits over the rows read; none is on in over half of them.
+
+        Raises:
+            ValueRangeError: training diverged.
+        """
+        config = self._config
+        refits = (
+            not config.starts_from_transform(self.model.n_dims) and config.objective == "standard"
+        )
+        n_rows, bit_sums = self._refit(batches) if refits else self._count(batches)
+        if not all(torch.isfinite(weight).all() for weight in self.model.parameters()):
+            raise ValueRangeError(
+                f"training diverged: lower learning_rate (now {config.learning_rate})"
+            )
+        flipped = bit_sums > n_rows / 2
+        self.model.flip(flipped)
+        counts = torch.where(flipped, n_rows - bit_sums, bit_sums)
+        return BitStatistics(n_rows=n_rows, counts=counts.round().long().cpu().numpy())
+
+    def _refit(self, batches: HiddenBatches) -> tuple[int, torch.Tensor]:
+        """Refit the decoder; return the rows read and (h,) in how many of them each bit is on."""
+        config = self._config
+        sums = fit_decoder(self.model, self._encoded(batches), penalty=REFIT_PENALTY)
+        if config.prune:
+            sums = self._prune(self._encoded(batches))
+        if config.search_effort != "none":
+            for _ in range(config.refine_rounds):
+                searched = self._searched(batches, sums)
+                sums = fit_decoder(self.model, searched, penalty=SEARCH_PENALTY)
+                self._steer(sums, n_rounds=1)
+            if config.pull:
+                pull_encoder(self.model, self._searched(batches, sums), n_rows=sums.n_rows)
+        if config.refine == "none":
+            return self._refit_linear(batches, sums)
+        if config.has_target:
+            self._steer(sums, n_rounds=STEERED_ROUNDS)
+            return self._sum_bits(self._searched(batches, sums))
+        return sums.n_rows, sums.bit_sums
+
+    def _refit_linear(
+        self, batches: HiddenBatches, sums: NormalEquations
+    ) -> tuple[int, torch.Tensor]:
+        """Return the same of a codec that does not search when it encodes."""
+        if self._config.search_effort != "none":
+            encoded = self._encoded(batches)
+            if self._config.prune:
+                sums = self._prune(encoded)
+            else:
+                sums = fit_decoder(self.model, encoded, penalty=SEARCH_PENALTY)
+        if self._validation is not None and self._config.has_target:
+            self.reached = self._validation.measure(self.model)
+        return sums.n_rows, sums.bit_sums
+
+    def _prune(self, encoded: _Encoded) -> NormalEquations:
+        """Drop bits from the model; return the sums of those that are left."""
+        sums = sum_errors(self.model, encoded)
+        self.model, kept = prune(
+            self.model, sums, penalty=PRUNE_PENALTY, entropy_weight=self._steering.weight
+        )
+        return sums.select(kept)
+
+    def _steer(self, sums: NormalEquations, *, n_rounds: int) -> None:
+        """Move the price of a bit until searched codes of the validation rows are as wished."""
+        if self._validation is None or not self._config.has_target or self._config.refine == "none":
+            return
+        for _ in range(n_rounds):
+            fvu, entropy_bits = self._validation.measure(self.model, refiner=self._refiner(sums))
+            self.reached = fvu, entropy_bits
+            if abs(self._steering.miss(fvu=fvu, entropy_bits=entropy_bits)) < CLOSE_ENOUGH:
+                return
+            self._steering.move(self._steering.correction(fvu=fvu, entropy_bits=entropy_bits))
+
+    def _count(self, batches: HiddenBatches) -> tuple[int, torch.Tensor]:
+        """Return the same of the linear pass, without a refit: on other text, that loses."""
+        return self._sum_bits(self._encoded(batches))
+
+    def _sum_bits(self, encoded: _Encoded) -> tuple[int, torch.Tensor]:
+        device = self.model.mean.device
+        n_rows = torch.zeros((), dtype=torch.float64, device=device)
+        bit_sums = torch.zeros(self.model.n_bits, dtype=torch.float64, device=device)
+        for bits, _ in encoded:
+            n_rows += len(bits)
+            bit_sums += bits.sum(dim=0)
+        sum_over_processes(n_rows, bit_sums)
+        return int(n_rows), bit_sums
+
+    def _encoded(self, batches: HiddenBatches) -> _Encoded:
+        """Yield the linear pass's bits, and z, of random batches of `REFIT_ROWS` rows."""
+        generator = torch.Generator().manual_seed(self._config.seed)
+        shuffled = batches.shuffled(REFIT_BATCH, generator, keep_rest=True)
+        for batch in own_share(take_rows(shuffled, REFIT_ROWS)):
+            standardised = self.model.standardise(batch.to(self.model.mean.device))
+            yield self.model.encode(standardised), standardised
+
+    def _searched(self, batches: HiddenBatches, sums: NormalEquations) -> _Encoded:
+        """Yield the same with bits searched for the present decoder and activities."""
+        refiner = self._refiner(sums)
+        effort = self._config.search_effort
+        assert effort != "none"
+        for bits, standardised in self._encoded(batches):
+            rows, starts = standardised.cpu().numpy(), bits.to(torch.uint8).cpu().numpy()
+            found = refiner.refine(rows, starts, effort=effort)
+            yield torch.from_numpy(found).to(bits), standardised
+
+    def _refiner(self, sums: NormalEquations) -> Refiner:
+        counts: np.ndarray = sums.bit_sums.cpu().numpy()
+        prices = rate_prices(counts, sums.n_rows, entropy_weight=self._steering.weight)
+        return Refiner(self.model.decoder_weight, self.model.decoder_bias, price=prices)

@@ -1,0 +1,82 @@
+"""Several processes that train one codec, each on its part of every minibatch.
+
+Sums over all processes have the gradient of the process's own part, so that the average of the
+processes' gradients is the gradient of the whole minibatch, the entropy of its mean included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import distributed
+
+from bitcodec.errors import ConfigError
+
+
+def n_processes() -> int:
+    """Return how many processes train together; 1 unless torch.distributed was started."""
+    started = distributed.is_available() and distributed.is_initialized()
+    return distributed.get_world_size() if started else 1
+
+
+def rank() -> int:
+    """Return which of the processes this is, from 0."""
+    return distributed.get_rank() if n_processes() > 1 else 0
+
+
+def own_rows(minibatch: torch.Tensor) -> torch.Tensor:
+    """Return this process's rows of a minibatch, (b / n_processes, d).
+
+    Raises:
+        ConfigError: the rows do not divide evenly.
+    """
+    n = n_processes()
+    if len(minibatch) % n:
+        raise ConfigError(
+            f"{len(minibatch)} rows of a minibatch do not divide among {n} processes: "
+            f"pass a batch_size that is a multiple of {n}"
+        )
+    return minibatch[rank() :: n]
+
+
+def own_share(batches: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
+    """Yield this process's batches of those that all processes see alike."""
+    for index, batch in enumerate(batches):
+        if index % n_processes() == rank():
+            yield batch
+
+
+def mean_over_processes(own: torch.Tensor) -> torch.Tensor:
+    """Return the mean of a tensor over the processes, with the gradient of the own part."""
+    if n_processes() == 1:
+        return own
+    total = own.detach().clone()
+    distributed.all_reduce(total)
+    return own + (total / n_processes() - own.detach())
+
+
+def sum_over_processes(*tensors: torch.Tensor) -> None:
+    """Replace tensors, which have no gradient, by their sums over the processes."""
+    if n_processes() > 1:
+        for tensor in tensors:
+            distributed.all_reduce(tensor)
+
+
+def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
+    """Replace gradients by their means over the processes."""
+    if n_processes() > 1:
+        gradients = [weight.grad for weight in parameters if weight.grad is not None]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        distributed.all_reduce(flat)
+        flat /= n_processes()
+        sizes = [gradient.numel() for gradient in gradients]
+        for gradient, mean in zip(gradients, flat.split(sizes), strict=True):
+            gradient.copy_(mean.view_as(gradient))
+
+
+def take_from_first(tensors: Iterable[torch.Tensor]) -> None:
+    """Replace tensors by those of the first process, so that all go on alike."""
+    if n_processes() > 1:
+        for tensor in tensors:
+            distributed.broadcast(tensor, src=0)
