@@ -6,12 +6,34 @@ processes' gradients is the gradient of the whole minibatch, the entropy of its 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import distributed
 
 from bitcodec.errors import ConfigError
+
+
+@contextmanager
+def joined_processes() -> Iterator[None]:
+    """Train together with the other processes that torchrun started, where it started this one.
+
+    Gloo connects processes on CPUs, NCCL those on GPUs, one each.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or n_processes() > 1:
+        yield
+        return
+    backend = "gloo"
+    if torch.cuda.is_available():
+        backend = "nccl"
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    distributed.init_process_group(backend)
+    try:
+        yield
+    finally:
+        distributed.destroy_process_group()
 
 
 def n_processes() -> int:
@@ -37,7 +59,7 @@ def own_rows(minibatch: torch.Tensor) -> torch.Tensor:
             f"{len(minibatch)} rows of a minibatch do not divide among {n} processes: "
             f"pass a batch_size that is a multiple of {n}"
         )
-    return minibatch[rank() :: n]
+    return minibatch if n == 1 else minibatch[rank() :: n]
 
 
 def own_share(batches: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:

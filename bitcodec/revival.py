@@ -90,7 +90,7 @@ class Revival:
         Returns:
             (h,) bool, the bits that were restarted.
         """
-        counts, n_rows = self.counts, torch.tensor(float(self.n_rows))
+        counts, n_rows = self.counts, self.counts.new_tensor(self.n_rows)
         sum_over_processes(counts, n_rows)
         restarted = counts < DEAD * float(n_rows)
         for double, other in self._doubles(~restarted):

@@ -12,6 +12,7 @@ from bitcodec.config import CodecConfig
 from bitcodec.errors import ConfigError, ShapeError
 from bitcodec.model import BinaryAutoencoder
 from bitcodec.normal_equations import fit_decoder
+from bitcodec.parallel import own_share
 from bitcodec.transform import start_transform
 
 SCALE_ROWS = 2**18
@@ -174,7 +175,7 @@ def _draw_directions(
 
 def _start_decoder(model: BinaryAutoencoder, standardised: torch.Tensor) -> None:
     def encoded() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        for rows in standardised.split(512):
+        for rows in own_share(standardised.split(512)):
             yield model.encode(rows), rows
 
     fit_decoder(model, encoded(), penalty=START_PENALTY)

@@ -33,9 +33,16 @@ STDIO = Path("-")
 @click.command()
 @click.argument("hidden", nargs=-1, required=True, type=FOLDER)
 @output_option
-@click.option("--preset", default="archive", show_default=True, help="archive, search or hamming.")
+@click.option(
+    "--preset",
+    default="archive",
+    show_default=True,
+    help="archive, search, hamming, features, paper or published.",
+)
 @click.option("--expansion", type=float, help="Bits per dimension.")
 @click.option("--n-bits", type=int, help="Bits of a code, instead of --expansion.")
+@click.option("--target-bits", type=float, help="Bits that a coded row is to take.")
+@click.option("--target-fvu", type=float, help="Fraction of variance unexplained to end at.")
 @click.option("--entropy-weight", type=float, help="Price of entropy; 0 gives dense codes.")
 @click.option("--covariance-weight", type=float, help="Price of correlated bits.")
 @click.option("--scaling", type=click.Choice(["dimension", "global"]), help="Of the input.")
@@ -43,6 +50,13 @@ STDIO = Path("-")
 @click.option("--n-steps", type=int, help="Minibatches of training.")
 @click.option("--batch-size", type=int, help="Rows of a minibatch.")
 @click.option("--learning-rate", type=float, help="Adam's largest rate.")
+@click.option("--surrogate", help="sigmoid, clipped, gumbel, identity or published.")
+@click.option("--precision", type=click.Choice(["float32", "bfloat16"]), help="Of training.")
+@click.option("--prune/--no-prune", default=None, help="Drop bits that do not earn their price.")
+@click.option("--patience", type=int, help="Validations without a better one before it stops.")
+@click.option("--validation", type=FOLDER, help="Hidden states to measure on while training.")
+@click.option("--checkpoint", type=FOLDER, help="File to keep the state in and to go on from.")
+@click.option("--checkpoint-every", type=int, help="Steps between two states.  [default: 100]")
 @click.option("--constant", type=click.Choice(["refuse", "keep"]), help="Constant dimensions.")
 @click.option("--seed", type=int, help="Of everything random.")
 @device_option
@@ -52,25 +66,41 @@ def fit(
     hidden: tuple[Path, ...],
     output: Path,
     preset: str,
+    validation: Path | None,
+    checkpoint: Path | None,
+    checkpoint_every: int | None,
     overwrite: bool,
     as_json: bool,
     **given: Any,
 ) -> None:
     """Learn a codec from hidden states and write its folder.
 
-    HIDDEN is a harvest, a folder, globs or files of .npy or .safetensors.
+    HIDDEN is a harvest, a folder, globs or files of .npy or .safetensors. With --checkpoint a fit
+    that was stopped goes on where it was.
 
     \b
     Example: bitcodec fit hidden -o codec --n-steps 500
+             bitcodec fit hidden -o codec --target-bits 200 --checkpoint fit.state
+             torchrun --nproc-per-node 2 -m bitcodec_cli fit hidden -o codec
     """
     from bitcodec import BitCodec
+    from bitcodec.parallel import joined_processes, rank
     from bitcodec.storage import check_codec_target
     from bitcodec_cli.provenance import describe_source
 
-    check_codec_target(output, overwrite=overwrite)
     chosen = {name: value for name, value in given.items() if value is not None}
     codec = BitCodec.preset(preset, **chosen)
-    fit_with_bar(codec, list(hidden), title="fit", provenance=describe_source(hidden[0]))
+    with joined_processes():
+        check_codec_target(output, overwrite=overwrite)
+        first = rank() == 0
+        provenance = describe_source(hidden[0])
+        kept: dict[str, Any] = {"validation": validation, "checkpoint": checkpoint}
+        if checkpoint_every is not None:
+            kept["checkpoint_every"] = checkpoint_every
+        if not first:
+            codec.fit(list(hidden), provenance=provenance, **kept)
+            return
+        fit_with_bar(codec, list(hidden), title="fit", provenance=provenance, **kept)
     codec.save(output, overwrite=overwrite)
     result = {
         "codec": str(output),
@@ -89,15 +119,15 @@ def fit(
 
 
 def fit_with_bar(
-    codec: BitCodec, source: HiddenSource, *, title: str, provenance: dict[str, Any]
+    codec: BitCodec, source: HiddenSource, *, title: str, provenance: dict[str, Any], **more: Any
 ) -> None:
-    """Fit a codec with a progress bar on stderr."""
+    """Fit a codec with a progress bar on stderr, with more arguments as `fit` takes them."""
     with progress_bar(title, total=codec.n_steps, unit="steps") as advance:
 
         def show(record: TrainingRecord) -> None:
             advance(record.step, f"fvu {record.fvu:.3f}, {record.entropy_bits:.0f} bits")
 
-        codec.fit(source, on_record=show, provenance=provenance)
+        codec.fit(source, on_record=show, provenance=provenance, **more)
 
 
 @click.command()
