@@ -99,7 +99,8 @@ def total(
     n_bits = terms.bits.shape[1]
     penalty = entropy_weight / n_dims * terms.entropy
     penalty = penalty + config.covariance_weight / n_bits**2 * terms.covariance
-    return terms.error + schedule.penalty_share(progress) * penalty
+    steered = config.has_target  # from a small weight on, in place of a share of it
+    return terms.error + (1.0 if steered else schedule.penalty_share(progress)) * penalty
 
 
 def _covariance(

@@ -143,6 +143,9 @@ class Trainer:
             seconds=time.monotonic() - self._began,
         )
         self.steering.update(progress=progress, fvu=record.fvu, entropy_bits=record.entropy_bits)
+        if self._validation is not None and self.steering.looks(self.n_steps_done):
+            bits_ratio, fvu_ratio = self._validation.search_ratios(self.model, weight)
+            self.steering.take_search(bits_ratio=bits_ratio, fvu_ratio=fvu_ratio)
         self.history.append(record)
         return record
 
@@ -170,7 +173,7 @@ class Trainer:
         if self._validation is not None and self._validation.best_state:
             self.model.load_state_dict(self._validation.best_state)
         last_fvu = self.history[-1].fvu if self.history else 0.0
-        if last_fvu > DIVERGED:
+        if last_fvu > DIVERGED and self.config.objective == "standard":
             raise ValueRangeError(
                 f"training diverged: it ended with an FVU of {last_fvu:.3g} where predicting the "
                 f"mean has 1: lower learning_rate (now {self.config.learning_rate})"

@@ -10,7 +10,7 @@ from bitcodec.batches import HiddenBatches
 from bitcodec.config import CodecConfig
 from bitcodec.errors import ShapeError
 from bitcodec.model import BinaryAutoencoder
-from bitcodec.refine import Effort, Refiner
+from bitcodec.refine import Effort, Refiner, rate_prices
 from bitcodec.start import take_rows
 from bitcodec.statistics import binary_entropy
 
@@ -51,6 +51,7 @@ class Validation:
         self.n_since_best = 0
         self.best_state: dict[str, torch.Tensor] = {}
 
+    @torch.no_grad()
     def measure(
         self, model: BinaryAutoencoder, *, refiner: Refiner | None = None
     ) -> tuple[float, float]:
@@ -72,6 +73,21 @@ class Validation:
         varies = variances > 0
         activity = bits.double().mean(dim=0).cpu().numpy()
         return float((errors / variances)[varies].mean()), float(binary_entropy(activity).sum())
+
+    @torch.no_grad()
+    def search_ratios(self, model: BinaryAutoencoder, weight: float) -> tuple[float, float]:
+        """Return what searching the codes multiplies rate and FVU of the linear pass by.
+
+        Args:
+            model: the autoencoder.
+            weight: beta, the price of a bit.
+        """
+        rows = model.standardise(self._rows.to(model.mean.device))
+        counts = model.encode(rows).sum(dim=0).cpu().numpy()
+        prices = rate_prices(counts, len(rows), entropy_weight=weight)
+        refiner = Refiner(model.decoder_weight, model.decoder_bias, price=prices)
+        before, after = self.measure(model), self.measure(model, refiner=refiner)
+        return after[1] / max(before[1], 1e-3), after[0] / before[0]
 
     @torch.no_grad()
     def look(self, model: BinaryAutoencoder) -> bool:
