@@ -68,20 +68,48 @@ def covariance(
     Returns:
         () float, at least 0.
     """
-    n, h = bits.shape
-    if bits.dtype == torch.bfloat16:
-        bits = bits.float()  # whose eight digits do not hold a count
-    activity = mean_over_processes(bits.mean(dim=0))
+    h = bits.shape[1]
     if n_columns is None or n_columns >= h:
-        columns, scale = torch.arange(h, device=bits.device), 1.0
+        columns = torch.arange(h, device=bits.device)
     else:
         columns = torch.randperm(h, generator=generator)[:n_columns].to(bits.device)
-        scale = h / n_columns
-    # cov = E[b_i b_j] - p_i p_j: the minibatch need not be copied to centre it.
-    products = mean_over_processes(bits.T @ bits[:, columns] / n)
-    absolute = (products - torch.outer(activity, activity[columns])).abs()
-    diagonal = absolute[columns, torch.arange(len(columns), device=bits.device)]
-    return scale * (absolute.sum() - diagonal.sum())
+    total: torch.Tensor = _Covariance.apply(bits, columns)  # type: ignore[no-untyped-call]
+    return h / len(columns) * total
+
+
+class _Covariance(torch.autograd.Function):
+    """Sum over i != j, j in some columns, of |cov(b_i, b_j)|.
+
+    Bits and signs are whole numbers of one byte, so their products are exact, and several times
+    faster than products of floats. By hand, too, the gradient takes one product where the whole
+    matrix is asked for, since that is symmetric.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, bits: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+        small = bits.to(torch.int8)
+        precise = torch.promote_types(bits.dtype, torch.float32)
+        activity = mean_over_processes(bits.mean(dim=0, dtype=precise))
+        counts = _product(small.T, small[:, columns]).to(precise)
+        # cov = E[b_i b_j] - p_i p_j: the minibatch need not be copied to centre it.
+        matrix = mean_over_processes(counts / len(bits)) - torch.outer(activity, activity[columns])
+        matrix[columns, torch.arange(len(columns), device=bits.device)] = 0
+        ctx.save_for_backward(small, columns, activity, matrix.sign().to(torch.int8))
+        ctx.dtype = bits.dtype
+        return matrix.abs().sum()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> tuple[torch.Tensor, None]:
+        small, columns, activity, signs = ctx.saved_tensors
+        own = small[:, columns]
+        whole = len(columns) == small.shape[1]
+        # d|cov_ij| / db_i = sign_ij (b_j - p_j) / n, and the same with i and j exchanged.
+        slope = _product(own, signs.T) - activity[columns] @ signs.to(activity.dtype).T
+        if whole:
+            slope = 2 * slope
+        else:
+            slope[:, columns] += _product(small, signs) - activity @ signs.to(activity.dtype)
+        return (gradients[0] / len(small) * slope).to(ctx.dtype), None
 
 
 class _BinaryEntropy(torch.autograd.Function):
@@ -100,6 +128,19 @@ class _BinaryEntropy(torch.autograd.Function):
 
 def _entropy_of(activity: torch.Tensor) -> torch.Tensor:
     return -torch.xlogy(activity, activity) / torch.log(torch.tensor(2.0))
+
+
+def _product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """Return the exact product of int8 matrices, int32.
+
+    CUDA's kernel takes sizes that are multiples of 8 and more than 16 rows; the others are padded.
+    """
+    n, k, m = left.shape[0], left.shape[1], right.shape[1]
+    if left.device.type == "cpu":
+        return torch._int_mm(left.contiguous(), right.contiguous())
+    padded_left = torch.nn.functional.pad(left, (0, -k % 8, 0, max(24 - n, -n % 8)))
+    padded_right = torch.nn.functional.pad(right, (0, -m % 8, 0, -k % 8))
+    return torch._int_mm(padded_left.contiguous(), padded_right.contiguous())[:n, :m]
 
 
 def published_entropy(bits: torch.Tensor) -> torch.Tensor:

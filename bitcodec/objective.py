@@ -57,6 +57,26 @@ def measure(
             temperature=schedule.temperature(config, progress),
             generator=noise,
         )
+    return terms_of(standardised, bits, reconstructed, config, generator=generator)
+
+
+def terms_of(
+    standardised: torch.Tensor,
+    bits: torch.Tensor,
+    reconstructed: torch.Tensor,
+    config: CodecConfig,
+    *,
+    generator: torch.Generator,
+) -> Terms:
+    """Return the terms of a minibatch whose bits and reconstruction are known.
+
+    Args:
+        standardised: z, (b, d).
+        bits: (b, h) float of 0 and 1.
+        reconstructed: z', (b, d).
+        config: the objective and its weights.
+        generator: of the covariance's columns.
+    """
     residual = standardised - reconstructed.float()
     error = mean_over_processes(residual.square().mean())
     if config.objective == "published":
