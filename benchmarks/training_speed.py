@@ -1,9 +1,9 @@
 r"""Rows a second in training: ours, the published trainer, and the bare matrix products.
 
-The same hidden states of SmolLM2-135M, batch, widths and number of steps, both penalties on, float32
-unless said otherwise. The published trainer is the code of arXiv 2509.20997, a checkout of which is named on the
-command line and run as it is, with its tracker replaced by nothing. Bare products are the five of
-a step: two forward, three backward (into both weights and into the bits).
+The same hidden states of SmolLM2-135M, batch, widths and number of steps, both penalties on,
+float32 unless said otherwise. The published trainer is the code of arXiv 2509.20997, a checkout of
+which is named on the command line and run as it is, with its tracker replaced by nothing. Bare
+products are the five of a step: two forward, three backward (into both weights and into the bits).
 
     python -m benchmarks.training_speed --published CHECKOUT
 """

@@ -69,12 +69,11 @@ def covariance(
         () float, at least 0.
     """
     h = bits.shape[1]
-    if n_columns is None or n_columns >= h:
-        columns = torch.arange(h, device=bits.device)
-    else:
+    columns = None
+    if n_columns is not None and n_columns < h:
         columns = torch.randperm(h, generator=generator)[:n_columns].to(bits.device)
     total: torch.Tensor = _Covariance.apply(bits, columns)  # type: ignore[no-untyped-call]
-    return h / len(columns) * total
+    return total if columns is None else h / len(columns) * total
 
 
 class _Covariance(torch.autograd.Function):
@@ -86,30 +85,45 @@ class _Covariance(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, bits: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-        small = bits.to(torch.int8)
+    def forward(ctx: Any, bits: torch.Tensor, columns: torch.Tensor | None) -> torch.Tensor:
+        n, small = len(bits), bits.to(torch.int8)
         precise = torch.promote_types(bits.dtype, torch.float32)
         activity = mean_over_processes(bits.mean(dim=0, dtype=precise))
-        counts = _product(small.T, small[:, columns]).to(precise)
-        # cov = E[b_i b_j] - p_i p_j: the minibatch need not be copied to centre it.
-        matrix = mean_over_processes(counts / len(bits)) - torch.outer(activity, activity[columns])
-        matrix[columns, torch.arange(len(columns), device=bits.device)] = 0
-        ctx.save_for_backward(small, columns, activity, matrix.sign().to(torch.int8))
+        chosen = _chosen(small, columns)
+        # n cov = counts of both - n p_i p_j: the minibatch need not be copied to centre it.
+        matrix = mean_over_processes(_product(small.T, chosen).to(precise))
+        matrix.addr_(activity, _chosen(activity, columns), alpha=-n)
+        if columns is None:
+            matrix.fill_diagonal_(0)
+        else:
+            matrix[columns, torch.arange(len(columns), device=bits.device)] = 0
+        total = torch.linalg.vector_norm(matrix, ord=1) / n
+        ctx.save_for_backward(small, columns, activity, matrix.sign_().to(torch.int8))
         ctx.dtype = bits.dtype
-        return matrix.abs().sum()
+        return total
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[torch.Tensor, None]:
         small, columns, activity, signs = ctx.saved_tensors
-        own = small[:, columns]
-        whole = len(columns) == small.shape[1]
         # d|cov_ij| / db_i = sign_ij (b_j - p_j) / n, and the same with i and j exchanged.
-        slope = _product(own, signs.T) - activity[columns] @ signs.to(activity.dtype).T
-        if whole:
-            slope = 2 * slope
+        slope = _centred(small, activity, columns, signs.T)
+        if columns is None:
+            slope *= 2
         else:
-            slope[:, columns] += _product(small, signs) - activity @ signs.to(activity.dtype)
-        return (gradients[0] / len(small) * slope).to(ctx.dtype), None
+            slope[:, columns] += _centred(small, activity, None, signs)
+        return slope.mul_(gradients[0] / len(small)).to(ctx.dtype), None
+
+
+def _centred(
+    bits: torch.Tensor, activity: torch.Tensor, columns: torch.Tensor | None, signs: torch.Tensor
+) -> torch.Tensor:
+    """Return (b - p) signs, of some columns of b and p."""
+    product: torch.Tensor = _product(_chosen(bits, columns), signs).to(activity.dtype)
+    return product.sub_(_chosen(activity, columns) @ signs.to(activity.dtype))
+
+
+def _chosen(values: torch.Tensor, columns: torch.Tensor | None) -> torch.Tensor:
+    return values if columns is None else values[..., columns]
 
 
 class _BinaryEntropy(torch.autograd.Function):
