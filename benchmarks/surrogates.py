@@ -66,7 +66,7 @@ def main() -> int:
         held_out = read_rows(arguments.held_out, n_rows=8192)
         small = components_of(read_rows(arguments.fitted, n_rows=8192))
         for name, parameters in KINDS.items():
-            figures = {
+            figures: dict[str, dict[str, Any]] = {
                 "rate": at_equal_rate(parameters, arguments, held_out),
                 "truth": in_training(parameters, small),
             }

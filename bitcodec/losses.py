@@ -73,7 +73,8 @@ def covariance(
     if n_columns is not None and n_columns < h:
         columns = torch.randperm(h, generator=generator)[:n_columns].to(bits.device)
     total: torch.Tensor = _Covariance.apply(bits, columns)  # type: ignore[no-untyped-call]
-    return total if columns is None else h / len(columns) * total
+    scale = 1.0 if columns is None else h / len(columns)
+    return scale * total
 
 
 class _Covariance(torch.autograd.Function):
