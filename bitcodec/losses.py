@@ -74,7 +74,8 @@ def covariance(
         columns = torch.randperm(h, generator=generator)[:n_columns].to(bits.device)
     total: torch.Tensor = _Covariance.apply(bits, columns)  # type: ignore[no-untyped-call]
     scale = 1.0 if columns is None else h / len(columns)
-    return scale * total
+    scaled: torch.Tensor = scale * total
+    return scaled
 
 
 class _Covariance(torch.autograd.Function):
