@@ -74,8 +74,7 @@ def covariance(
         columns = torch.randperm(h, generator=generator)[:n_columns].to(bits.device)
     total: torch.Tensor = _Covariance.apply(bits, columns)  # type: ignore[no-untyped-call]
     scale = 1.0 if columns is None else h / len(columns)
-    scaled: torch.Tensor = scale * total
-    return scaled
+    return scale * total
 
 
 class _Covariance(torch.autograd.Function):
@@ -99,7 +98,7 @@ class _Covariance(torch.autograd.Function):
             matrix.fill_diagonal_(0)
         else:
             matrix[columns, torch.arange(len(columns), device=bits.device)] = 0
-        total = torch.linalg.vector_norm(matrix, ord=1) / n
+        total: torch.Tensor = torch.linalg.vector_norm(matrix, ord=1) / n
         ctx.save_for_backward(small, columns, activity, matrix.sign_().to(torch.int8))
         ctx.dtype = bits.dtype
         return total

@@ -25,7 +25,7 @@ _DENSE: dict[str, Any] = {
     "learning_rate": 1e-3,
 }
 PRESETS: dict[str, dict[str, Any]] = {
-    "archive": {},
+    "archive": {"pull": True},
     "search": {**_DENSE, "refine": "best", "side_bytes": 2},
     "hamming": {**_DENSE, "refine": "none"},
     "features": {
@@ -42,7 +42,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "paper": _PAPER,
     "published": {**_PAPER, "surrogate": "published"},
 }
-"""Parameters by purpose: "archive" gives sparse codes of low entropy (the defaults), "search" dense
+"""Parameters by purpose: "archive" gives sparse codes of low entropy, "search" dense
 codes whose asymmetric scores rank best, "hamming" dense codes whose Hamming distance ranks well,
 "features" bits that each stand for one thing, "paper" the recipe of arXiv 2509.20997 with the
 sigmoid's true gradient, "published" that with the gradient of its code."""

@@ -280,6 +280,21 @@ def test_an_index_never_replaces_a_folder_of_something_else(work: Path, tmp_path
     assert (tmp_path / "precious.txt").read_text() == "mine"
 
 
+def test_fit_goes_on_from_its_checkpoint_and_notes_what_it_missed(
+    work: Path, tmp_path: Path
+) -> None:
+    state = tmp_path / "state"
+    wish = ["--n-bits", "30", "--batch-size", "256", "--n-steps", "6", "--target-fvu", "0.05"]
+    command = ["fit", work / "hidden.npy", *wish, "--checkpoint", state, "--checkpoint-every", "2"]
+    first = run(*command, "-o", tmp_path / "first")
+    second = run(*command, "-o", tmp_path / "second")
+    assert "warning: target_fvu=0.05 was not reached" in first.stderr
+    assert state.is_file()
+    codecs = [BitCodec.load(tmp_path / name) for name in ("first", "second")]
+    assert second.exit_code == 0
+    assert codecs[0].fingerprint_ == codecs[1].fingerprint_
+
+
 def test_fit_checks_its_output_before_it_trains(work: Path, tmp_path: Path) -> None:
     result = run("fit", work / "hidden.npy", "-o", tmp_path / "nowhere" / "codec")
     assert result.exit_code == 1

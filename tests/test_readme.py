@@ -33,11 +33,13 @@ def test_the_python_examples_run_one_after_another(
         fewer_steps = fewer_steps.replace(
             "n_bits=codec.n_bits_)", "n_bits=codec.n_bits_, n_steps=2)"
         )
+        fewer_steps = fewer_steps.replace("target_bits=120", "target_bits=120, n_steps=5")
         exec(compile(fewer_steps, "README.md", "exec"), names)
-    assert len(BLOCKS) == 6
+    assert len(BLOCKS) == 7
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "codec",
         "codes.zarr",
+        "fit.state",
         "hidden.npy",
         "index",
         "states",

@@ -18,7 +18,7 @@ from bitcodec_cli.options import (
     output_option,
     overwrite_option,
 )
-from bitcodec_cli.terminal import note, output_console, print_json, progress_bar
+from bitcodec_cli.terminal import note, noted_warnings, output_console, print_json, progress_bar
 
 if TYPE_CHECKING:
     import numpy as np
@@ -122,7 +122,7 @@ def fit_with_bar(
     codec: BitCodec, source: HiddenSource, *, title: str, provenance: dict[str, Any], **more: Any
 ) -> None:
     """Fit a codec with a progress bar on stderr, with more arguments as `fit` takes them."""
-    with progress_bar(title, total=codec.n_steps, unit="steps") as advance:
+    with noted_warnings(), progress_bar(title, total=codec.n_steps, unit="steps") as advance:
 
         def show(record: TrainingRecord) -> None:
             advance(record.step, f"fvu {record.fvu:.3f}, {record.entropy_bits:.0f} bits")

@@ -6,10 +6,13 @@ import contextlib
 import dataclasses
 import json
 import sys
+import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 import click
+
+from bitcodec.errors import TrainingWarning
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -38,6 +41,16 @@ def error_console() -> Console:
 def note(message: str) -> None:
     """Tell the person something that is not the result."""
     click.echo(message, err=True)
+
+
+@contextlib.contextmanager
+def noted_warnings() -> Iterator[None]:
+    """Note the library's warnings in a line each, without the place in the code."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", TrainingWarning)
+        yield
+    for warning in caught:
+        note(f"warning: {warning.message}")
 
 
 def print_json(content: Any) -> None:
