@@ -281,13 +281,15 @@ def test_an_index_never_replaces_a_folder_of_something_else(work: Path, tmp_path
 
 
 def test_fit_goes_on_from_its_checkpoint_and_notes_what_it_missed(
-    work: Path, tmp_path: Path
+    harvest_folder: Path, tmp_path: Path
 ) -> None:
     state = tmp_path / "state"
     wish = ["--n-bits", "30", "--batch-size", "256", "--n-steps", "6", "--target-fvu", "0.05"]
-    command = ["fit", work / "hidden.npy", *wish, "--checkpoint", state, "--checkpoint-every", "2"]
-    first = run(*command, "-o", tmp_path / "first")
-    second = run(*command, "-o", tmp_path / "second")
+    keep = ["--checkpoint", state, "--checkpoint-every", "2"]
+    first, second = (
+        run("fit", harvest_folder, *wish, *keep, "-o", tmp_path / name)
+        for name in ("first", "second")
+    )
     assert "warning: target_fvu=0.05 was not reached" in first.stderr
     assert state.is_file()
     codecs = [BitCodec.load(tmp_path / name) for name in ("first", "second")]
