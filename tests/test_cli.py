@@ -285,7 +285,7 @@ def test_fit_goes_on_from_its_checkpoint_and_notes_what_it_missed(
 ) -> None:
     state = tmp_path / "state"
     wish = ["--n-bits", "30", "--batch-size", "256", "--n-steps", "6", "--target-fvu", "0.05"]
-    keep = ["--checkpoint", state, "--checkpoint-every", "2"]
+    keep = ["--checkpoint", str(state), "--checkpoint-every", "2"]
     first, second = (
         run("fit", harvest_folder, *wish, *keep, "-o", tmp_path / name)
         for name in ("first", "second")
