@@ -15,6 +15,8 @@ from bitcodec.errors import BitcodecError
 if TYPE_CHECKING:
     from bitcodec.codec import BitCodec
     from bitcodec.metrics import Evaluation
+    from bitcodec.report import Report, ReportSettings
+    from bitcodec.row_texts import TokenTexts
     from bitcodec.statistics import BitStatistics
     from bitcodec.training import TrainingRecord
 
@@ -24,6 +26,9 @@ __all__ = [
     "BitStatistics",
     "BitcodecError",
     "Evaluation",
+    "Report",
+    "ReportSettings",
+    "TokenTexts",
     "TrainingRecord",
     "errors",
 ]
@@ -33,6 +38,9 @@ _LAZY = {
     "BitCodec": "bitcodec.codec",
     "BitStatistics": "bitcodec.statistics",
     "Evaluation": "bitcodec.metrics",
+    "Report": "bitcodec.report",
+    "ReportSettings": "bitcodec.report",
+    "TokenTexts": "bitcodec.row_texts",
     "TrainingRecord": "bitcodec.training",
 }
 
