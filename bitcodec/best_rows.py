@@ -108,10 +108,12 @@ def random_keys(rows: np.ndarray, *, seed: int) -> np.ndarray:
     with np.errstate(over="ignore"):
         start = _mixed(np.array([seed % 2**64], dtype=np.uint64))
         mixed = _mixed(start + (rows.astype(np.uint64) + np.uint64(1)) * golden)
-    return (mixed >> np.uint64(11)).astype(np.float64) / 2.0**53
+    keys: np.ndarray = (mixed >> np.uint64(11)).astype(np.float64) / 2.0**53
+    return keys
 
 
 def _mixed(state: np.ndarray) -> np.ndarray:
     state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return state ^ (state >> np.uint64(31))
+    mixed: np.ndarray = state ^ (state >> np.uint64(31))
+    return mixed

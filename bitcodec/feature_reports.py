@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -41,45 +42,56 @@ class Measured:
 
 def feature_reports(measured: Measured) -> tuple[Feature, ...]:
     """Put together all features, in order."""
-    statistics, settings = measured.statistics, measured.settings
-    near, cosines = nearest_rows(measured.weight, k=settings.n_neighbours)
-    told = _told(measured)
-    columns = zip(
-        statistics.counts.tolist(),
-        statistics.activity.tolist(),
-        statistics.activity_standard_errors.tolist(),
-        statistics.entropies().tolist(),
-        statistics.entropy_standard_errors.tolist(),
-        statistics.mean_burstiness.tolist(),
-        log2_of(1 - statistics.activity).tolist(),
-        (-log2_of(statistics.activity)).tolist(),
-        np.linalg.norm(measured.weight, axis=1).tolist(),
-        strict=True,
-    )
+    near, cosines = nearest_rows(measured.weight, k=measured.settings.n_neighbours)
+    parts = zip(_numbers(measured), _texts(measured), _told(measured), strict=True)
     features = []
-    for feature, (numbers, texts) in enumerate(zip(columns, _texts(measured), strict=True)):
+    for feature, (numbers, texts, told) in enumerate(parts):
         nearest = tuple(map(Nearest, near[feature].tolist(), cosines[feature].tolist()))
         coactive = _coactive(measured, feature)
         features.append(
             Feature(
-                feature,
-                *numbers,
+                feature=feature,
+                **numbers,
                 nearest=nearest,
                 coactive=coactive,
-                flags=_flags(numbers[1], nearest, coactive, settings),
-                tokens=texts.tokens if texts else (),
-                n_tokens=texts.n_tokens if texts else None,
-                token_entropy_bits=texts.token_entropy_bits if texts else None,
-                n_documents=texts.n_documents if texts else None,
-                document_entropy_bits=texts.document_entropy_bits if texts else None,
-                token_share=told[0][feature],
-                document_share=told[1][feature],
+                flags=_flags(numbers["activity"], nearest, coactive, measured.settings),
+                **_text_fields(texts),
+                **told,
                 top=_contexts(measured, feature, measured.meter.top.of(feature)),
                 random=_contexts(measured, feature, measured.meter.random.of(feature)),
                 counter=_counter_examples(measured, feature, texts),
             )
         )
     return tuple(features)
+
+
+def _numbers(measured: Measured) -> Iterator[dict[str, Any]]:
+    """Yield the fields of each feature that follow from its count and its decoder row."""
+    statistics = measured.statistics
+    columns = {
+        "n_on": statistics.counts,
+        "activity": statistics.activity,
+        "activity_standard_error": statistics.activity_standard_errors,
+        "entropy_bits": statistics.entropies(),
+        "entropy_standard_error": statistics.entropy_standard_errors,
+        "mean_burstiness": statistics.mean_burstiness,
+        "firing_burstiness": log2_of(1 - statistics.activity),
+        "price_on_bits": -log2_of(statistics.activity),
+        "decoder_norm": np.linalg.norm(measured.weight.astype(np.float64), axis=1),
+    }
+    for numbers in zip(*(column.tolist() for column in columns.values()), strict=True):
+        yield dict(zip(columns, numbers, strict=True))
+
+
+def _text_fields(texts: FiringTexts | None) -> dict[str, Any]:
+    """Return the fields of a feature that tell of its tokens and documents."""
+    return {
+        "tokens": texts.tokens if texts else (),
+        "n_tokens": texts.n_tokens if texts else None,
+        "token_entropy_bits": texts.token_entropy_bits if texts else None,
+        "n_documents": texts.n_documents if texts else None,
+        "document_entropy_bits": texts.document_entropy_bits if texts else None,
+    }
 
 
 def nearest_rows(weight: np.ndarray, *, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -105,21 +117,20 @@ def nearest_rows(weight: np.ndarray, *, k: int) -> tuple[np.ndarray, np.ndarray]
     return near, cosines
 
 
-def _told(measured: Measured) -> list[list[float | None]]:
-    """Return what the token and what the document tells of each feature."""
+def _told(measured: Measured) -> Iterator[dict[str, Any]]:
+    """Yield what the token and what the document tells of each feature."""
     n_bits, rows = measured.statistics.n_bits, measured.rows
-    if rows is None:
-        return [[None] * n_bits] * 2
-    shares = (
-        told_by(
-            rows.columns[name],
-            measured.codes,
-            n_bits=n_bits,
-            min_rows=measured.settings.min_token_count,
-        )
-        for name in ("token_id", "document")
-    )
-    return [[None if math.isnan(x) else x for x in share.tolist()] for share in shares]
+    shares = np.full((2, n_bits), np.nan)
+    if rows is not None:
+        least = measured.settings.min_token_count
+        for index, name in enumerate(("token_id", "document")):
+            keys = rows.columns[name]
+            shares[index] = told_by(keys, measured.codes, n_bits=n_bits, min_rows=least)
+    for token, document in shares.T.tolist():
+        yield {
+            "token_share": None if math.isnan(token) else token,
+            "document_share": None if math.isnan(document) else document,
+        }
 
 
 def _texts(measured: Measured) -> Iterator[FiringTexts | None]:

@@ -71,12 +71,14 @@ class TextRows:
         table = np.stack([rows, owner, *places], axis=1)
         sample = np.zeros(len(spans), dtype=np.int64)  # any row of each passage, for its document
         sample[owner] = rows
-        return tuple(self._passage(*item) for item in zip(spans, sample, strict=True)), table
+        return tuple(
+            self._passage(*item) for item in zip(spans, sample.tolist(), strict=True)
+        ), table
 
     def _passage(self, span: tuple[int, int], row: int) -> Passage:
         begin, end = (place % _DOCUMENT for place in span)
-        text = self.texts.document_text(int(row))[begin:end]
-        return Passage(document=self.texts.document_id(int(row)), offset=begin, text=text)
+        text = self.texts.document_text(row)[begin:end]
+        return Passage(document=self.texts.document_id(row), offset=begin, text=text)
 
 
 def _joined(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -189,7 +189,8 @@ class BitStatistics:
             NotFittedError: no row was counted yet.
         """
         p = self.activity
-        return np.sqrt(p * (1 - p) / self.n_rows)
+        errors: np.ndarray = np.sqrt(p * (1 - p) / self.n_rows)
+        return errors
 
     @property
     def entropy_standard_errors(self) -> np.ndarray:
@@ -202,7 +203,9 @@ class BitStatistics:
         """
         p = self.activity
         slope = log2_of(1 - p) - log2_of(p)
-        return np.abs(np.where((p > 0) & (p < 1), slope, 0.0)) * self.activity_standard_errors
+        changes = (p > 0) & (p < 1)
+        errors: np.ndarray = np.abs(np.where(changes, slope, 0.0)) * self.activity_standard_errors
+        return errors
 
     @property
     def mean_burstiness(self) -> np.ndarray:

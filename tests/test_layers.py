@@ -65,6 +65,7 @@ LAYERS = (
     ("range_coding",),
     ("training", "reporting"),
     ("fitted",),
+    ("reported",),
     ("codec",),
 )
 LAYER_OF = {name: layer for layer, names in enumerate(LAYERS) for name in names}
