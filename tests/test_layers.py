@@ -63,7 +63,7 @@ LAYERS = (
     ("block_coder", "evaluation", "row_meter", "histograms"),
     ("feature_reports",),
     ("range_coding",),
-    ("training", "reporting"),
+    ("training", "reporting", "pictures"),
     ("fitted",),
     ("reported",),
     ("codec",),
@@ -71,7 +71,7 @@ LAYERS = (
 LAYER_OF = {name: layer for layer, names in enumerate(LAYERS) for name in names}
 LIBRARY = sorted(path for path in (ROOT / "bitcodec").glob("*.py") if path.stem != "__init__")
 OUTSIDE = sorted([*(ROOT / "cli").rglob("*.py"), *(ROOT / "integrations").rglob("*.py")])
-FORBIDDEN = {"faiss", "transformers", "click", "rich", "zarr", "ray", "psycopg"}
+FORBIDDEN = {"faiss", "transformers", "click", "rich", "zarr", "ray", "psycopg", "jinja2"}
 
 
 def imported_modules(path: Path) -> Iterator[str]:
