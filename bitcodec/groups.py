@@ -109,26 +109,26 @@ class GroupStatistics:
             entropies += weight * counted.entropies(correction=correction)
         return entropies
 
-    def explained_shares(self, *, correction: Correction = "miller-madow") -> np.ndarray:
-        """Return the share of each bit's entropy that the group tells, I(b; group) / H(b).
+    def explained_shares(self) -> np.ndarray:
+        """Return the share of each bit's cost that knowing the group saves.
 
-        Args:
-            correction: without one, groups of few rows seem to tell more than they do.
+        1 - L(groups) / L(all), L the bits that coding the bit of every row takes by the shares of
+        the *other* rows of its group, or of all. A row is never told by itself, so groups of few
+        rows gain nothing by chance, and the share is about I(b; group) / H(b) without its bias.
 
         Returns:
-            (h,) float64, about 0 to 1; NaN for a bit that never changes. Corrected shares may be
-            a little below 0.
+            (h,) float64 below 1, a little below 0 where the group tells nothing; NaN for a bit
+            that never changes.
 
         Raises:
-            As `conditional_entropies`.
+            NotFittedError: no row was counted yet.
         """
-        left = self.conditional_entropies(correction=correction)
         whole = self.total
-        entropies = whole.entropies(correction=correction)
         changes = binary_entropy(whole.activity) > 0
+        left = sum((_left_out_bits(counted) for counted in self.groups.values()), np.zeros(1))
         share = np.full(self.n_bits, np.nan)
-        np.divide(entropies - left, entropies, out=share, where=changes)
-        return share
+        np.divide(left, _left_out_bits(whole), out=share, where=changes)
+        return 1 - share
 
     def _group(self, key: Hashable) -> BitStatistics:
         return self.groups.setdefault(key, BitStatistics.empty(self.n_bits))
@@ -143,3 +143,11 @@ class GroupStatistics:
         sums = np.add.reduceat(bits, starts, axis=0, dtype=np.int64) if len(bits) else bits
         for key, size, counts in zip(number, sizes.tolist(), sums, strict=True):
             self._group(key).merge(BitStatistics(n_rows=size, counts=counts))
+
+
+def _left_out_bits(counted: BitStatistics) -> np.ndarray:
+    """Return the bits of coding every row by the others: (count + 1/2) / (n + 1), (h,) float64."""
+    n, on, off = counted.n_rows, counted.counts, counted.n_rows - counted.counts
+    cost = [times * np.log2(n / np.maximum(times - 0.5, 0.5)) for times in (on, off)]
+    bits: np.ndarray = cost[0] + cost[1]
+    return bits

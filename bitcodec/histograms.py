@@ -13,7 +13,7 @@ _BINS = 40
 
 
 def distributions(
-    statistics: BitStatistics, *, prices: np.ndarray, n_on: np.ndarray
+    statistics: BitStatistics, *, prices: np.ndarray, n_on: np.ndarray, errors: np.ndarray
 ) -> Distributions:
     """Gather the distributions of a report.
 
@@ -21,10 +21,12 @@ def distributions(
         statistics: counts of the features on the report's rows, at least one.
         prices: (n,) float, bits of each row.
         n_on: (n,) integers, features that are on in each row.
+        errors: (n,) float, squared error of each row.
     """
     p, n, counts = statistics.activity, statistics.n_rows, statistics.counts
     on, off = log2_of(1 - p), log2_of(p)
     cells = np.concatenate([on, off]), np.concatenate([counts, n - counts])
+    logarithms = log2_of(errors) / math.log2(10)
     least = math.floor(math.log2(1 / n)) if n > 1 else -1
     return Distributions(
         log10_activity=histogram(off / math.log2(10), _edges(-math.ceil(math.log10(n)) or -1, 0.1)),
@@ -32,6 +34,7 @@ def distributions(
         burstiness=histogram(cells[0], _edges(least, 0.5), weights=cells[1]),
         row_price_bits=histogram(prices, _spread(prices)),
         row_n_on=histogram(n_on, _whole(n_on)),
+        row_log10_error=histogram(logarithms, _edges_around(logarithms, 0.1)),
     )
 
 
@@ -61,6 +64,15 @@ def histogram(
 def _edges(least: float, step: float) -> np.ndarray:
     """Return edges from `least`, a whole number below 0, up to 0."""
     return np.linspace(least, 0, round(-least / step) + 1)
+
+
+def _edges_around(values: np.ndarray, step: float) -> np.ndarray:
+    """Return edges at multiples of a step around the finite values."""
+    finite = values[np.isfinite(values)]
+    if finite.size == 0:
+        return np.array([-step, 0.0])
+    first, last = math.floor(finite.min() / step), math.floor(finite.max() / step) + 1
+    return np.arange(first, last + 1) * step
 
 
 def _spread(values: np.ndarray) -> np.ndarray:

@@ -33,7 +33,7 @@ def draw(report: Report) -> dict[str, Figure]:
 
     Returns:
         A figure of one pair of axes by name: `activity`, `entropy`, `dimensions`, `burstiness`,
-        `prices`. No global state of pyplot is touched.
+        `prices`, `errors`. No global state of pyplot is touched.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -135,12 +135,22 @@ def _prices(report: Report, axes: Axes) -> None:
     axes.set_ylabel("rows")
 
 
+def _errors(report: Report, axes: Axes) -> None:
+    histogram = report.distributions.row_log10_error
+    _bars(axes, [10**edge for edge in histogram.edges], histogram.counts)
+    axes.set_xscale("log")
+    axes.set_title("Error of the rows")
+    axes.set_xlabel("mean squared error in units of the codec's scales")
+    axes.set_ylabel("rows")
+
+
 _PAINTERS: dict[str, Callable[[Report, Axes], None]] = {
     "activity": _activity,
     "entropy": _entropy,
     "dimensions": _dimensions,
     "burstiness": _burstiness,
     "prices": _prices,
+    "errors": _errors,
 }
 
 

@@ -77,7 +77,7 @@ class ReportSettings:
     """Strongest pairs overall that are shown."""
     min_token_count: int = 20
     """Tokens and documents of fewer rows count as one group in `token_share` and
-    `document_share`, so that these are no artefact of small groups."""
+    `document_share`: each group takes memory."""
     seed: int = 0
     """Of the random sample of contexts."""
 
@@ -163,6 +163,8 @@ class Distributions:
     """Rows by their price in bits, the sum of -log2 P(b) over the features."""
     row_n_on: Histogram
     """Rows by the number of features that are on."""
+    row_log10_error: Histogram
+    """Rows by log10 of their error, as `WorstRow.error`; exact copies lie outside."""
 
 
 @dataclass(frozen=True)

@@ -131,9 +131,9 @@ class Feature:
     document_entropy_bits: float | None
     """Entropy of the document over its firings."""
     token_share: float | None
-    """Share of its entropy that the row's token explains, I(b; token) / H2(p), with Miller and
-    Madow's correction: near 1 for a feature that names tokens. None of a feature that never
-    changes."""
+    """Share of its cost in bits that knowing the row's token saves, each row told by the others of
+    its token: about I(b; token) / H2(p). Near 1 for a feature that names tokens, about 0 or a
+    little below where the token tells nothing. None of a feature that never changes."""
     document_share: float | None
     """The same for the row's document: large for a feature that tells topics."""
     top: tuple[Context, ...]

@@ -118,7 +118,7 @@ def _assemble(
         evaluation=evaluation,
         fvu_per_dimension=tuple(meter.distortion.fvu_per_dimension().tolist()),
         entropy=_entropy(statistics, pairs, prices=prices, coder_bits=evaluation.code_bits),
-        distributions=distributions(statistics, prices=prices, n_on=n_on),
+        distributions=distributions(statistics, prices=prices, n_on=n_on, errors=errors),
         features=features,
         pairs=_pairs(pairs, settings.n_pairs),
         worst_rows=tuple(_worst_row(measured, int(row)) for row in worst),
