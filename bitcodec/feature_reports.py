@@ -76,7 +76,7 @@ def _numbers(measured: Measured) -> Iterator[dict[str, Any]]:
         "entropy_standard_error": statistics.entropy_standard_errors,
         "mean_burstiness": statistics.mean_burstiness,
         "firing_burstiness": log2_of(1 - statistics.activity),
-        "price_on_bits": -log2_of(statistics.activity),
+        "price_on_bits": 0 - log2_of(statistics.activity),
         "decoder_norm": np.linalg.norm(measured.weight.astype(np.float64), axis=1),
     }
     for numbers in zip(*(column.tolist() for column in columns.values()), strict=True):

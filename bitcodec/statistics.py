@@ -76,7 +76,8 @@ def self_information(bits: np.ndarray, activity: np.ndarray) -> np.ndarray:
     >>> self_information(np.array([[1, 0]], dtype=np.uint8), np.array([0.25, 0.0])).tolist()
     [[2.0, 0.0]]
     """
-    return _chosen(bits, activity, on=-log2_of(activity), off=-log2_of(1 - activity))
+    # 0 - x, because -x of the 0 that certainty costs would be -0.
+    return _chosen(bits, activity, on=0 - log2_of(activity), off=0 - log2_of(1 - activity))
 
 
 def row_prices(packed: np.ndarray, activity: np.ndarray) -> np.ndarray:
@@ -107,7 +108,7 @@ def log2_of(probability: np.ndarray) -> np.ndarray:
     """Return log2 of probabilities, minus infinity at 0 and without a warning."""
     with np.errstate(divide="ignore"):
         logarithms: np.ndarray = np.log2(np.asarray(probability, dtype=np.float64))
-    return logarithms + 0.0  # log2(1) negated elsewhere must not give -0.0
+    return logarithms
 
 
 def _chosen(
