@@ -114,7 +114,8 @@ class GroupStatistics:
 
         1 - L(groups) / L(all), L the bits that coding the bit of every row takes by the shares of
         the *other* rows of its group, or of all. A row is never told by itself, so groups of few
-        rows gain nothing by chance, and the share is about I(b; group) / H(b) without its bias.
+        rows gain nothing by chance: the share is I(b; group) / H(b), too low by what learning a
+        group's activity costs, about half a bit to a bit a group.
 
         Returns:
             (h,) float64 below 1, a little below 0 where the group tells nothing; NaN for a bit
