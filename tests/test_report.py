@@ -119,9 +119,8 @@ def test_the_top_contexts_are_the_firings_that_earn_most(
         cost = flip_cost(codec, hidden, bits, feature.feature)
         on = np.flatnonzero(bits[:, feature.feature])
         best = on[np.argsort(-cost[on])][:4]
-        np.testing.assert_allclose(
-            [c.margin for c in feature.top], cost[best], rtol=1e-3, atol=0.02
-        )
+        margins = np.array([context.margin for context in feature.top], dtype=np.float64)
+        np.testing.assert_allclose(margins, cost[best], rtol=1e-3, atol=0.02)
         np.testing.assert_allclose(cost[[c.row for c in feature.top]], cost[best], atol=0.02)
 
 
