@@ -14,6 +14,7 @@ from bitcodec.errors import BitcodecError
 
 if TYPE_CHECKING:
     from bitcodec.codec import BitCodec
+    from bitcodec.feature_sets import FeatureSets
     from bitcodec.metrics import Evaluation
     from bitcodec.report import Report, ReportSettings
     from bitcodec.row_texts import TokenTexts
@@ -26,6 +27,7 @@ __all__ = [
     "BitStatistics",
     "BitcodecError",
     "Evaluation",
+    "FeatureSets",
     "Report",
     "ReportSettings",
     "TokenTexts",
@@ -38,6 +40,7 @@ _LAZY = {
     "BitCodec": "bitcodec.codec",
     "BitStatistics": "bitcodec.statistics",
     "Evaluation": "bitcodec.metrics",
+    "FeatureSets": "bitcodec.feature_sets",
     "Report": "bitcodec.report",
     "ReportSettings": "bitcodec.report",
     "TokenTexts": "bitcodec.row_texts",

@@ -11,6 +11,7 @@ from bitcodec.batches import HiddenBatches, HiddenSource
 from bitcodec.bits import unpack
 from bitcodec.config import Refine
 from bitcodec.errors import ShapeError
+from bitcodec.feature_sets import FeatureSets
 from bitcodec.fitted import STREAM_ROWS, FittedCodec
 from bitcodec.report import CodecFacts, Report, ReportSettings
 from bitcodec.reporting import Subject, measure_report
@@ -90,6 +91,22 @@ class ReportedCodec(FittedCodec):
             settings=settings or ReportSettings(),
             on_rows=on_rows,
         )
+
+    def feature_sets(self, packed: np.ndarray) -> FeatureSets:
+        """Turn packed rows into the sets of rows in which each feature is on, in memory.
+
+        Args:
+            packed: (n, row_bytes_) uint8; a memory map will do. For more rows than memory holds
+                sets of, write a file: `FeatureSets.write`.
+
+        Raises:
+            NotFittedError: the codec was not fitted.
+            ShapeError: the shape is another.
+            ValueRangeError: the dtype is not uint8, or a pad bit is set.
+        """
+        self._coder()
+        codes = self._codes(self._check_packed(packed))
+        return FeatureSets.from_packed(codes, n_bits=self.n_bits_, fingerprint=self.fingerprint_)
 
     def feature_directions(self) -> np.ndarray:
         """Return what each feature adds to a decoded hidden state where it is on.

@@ -33,6 +33,7 @@ LAYERS = (
         "refine_kernels",
         "scoring_parts",
         "context_kernels",
+        "feature_set_file",
     ),
     (
         "model",
@@ -44,6 +45,7 @@ LAYERS = (
         "coactivation",
         "groups",
         "passages",
+        "feature_sets",
         "report_features",
     ),
     (
