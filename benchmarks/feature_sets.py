@@ -124,8 +124,8 @@ def with_columns(packed: np.ndarray) -> Callable[[int, int | None], np.ndarray]:
     """Return the way that takes two columns of packed rows."""
 
     def column(feature: int) -> np.ndarray:
-        bits: np.ndarray = packed[:, feature // 8] & np.uint8(1 << feature % 8)
-        return bits != 0
+        on: np.ndarray = (packed[:, feature // 8] & np.uint8(1 << feature % 8)) != 0
+        return on
 
     def mask(a: int, b: int | None) -> np.ndarray:
         rows: np.ndarray = column(a) if b is None else column(a) & ~column(b)

@@ -25,6 +25,8 @@ from bitcodec.files import PathLike
 
 BLOCK_ROWS = 2**13
 """Rows that are transposed at a time, a multiple of 8."""
+_WORDS = 2**16
+"""Words of 64 rows that are unpacked at a time."""
 
 
 class RowSet:
@@ -89,11 +91,14 @@ class RowSet:
     def rows(self) -> np.ndarray:
         """Return all rows in the set, (len,) int64 ascending."""
         words = np.frombuffer(memoryview(self._bits), dtype=np.uint64)
-        some = np.flatnonzero(words)  # most words of a rare feature are empty
-        bits = np.unpackbits(words[some].view(np.uint8), bitorder="little").reshape(-1, 64)
-        word, bit = np.nonzero(bits)
-        rows: np.ndarray = some[word] * 64 + bit
-        return rows
+        parts = [np.empty(0, dtype=np.int64)]
+        for start in range(0, len(words), _WORDS):
+            block = words[start : start + _WORDS]
+            some = np.flatnonzero(block)  # most words of a rare feature are empty
+            bits = np.unpackbits(block[some].view(np.uint8), bitorder="little")
+            place = np.flatnonzero(bits.view(bool))
+            parts.append(64 * (start + some[place >> 6]) + (place & 63))
+        return np.concatenate(parts)
 
     def to_bitarray(self) -> bitarray:
         """Return a copy as a bitarray of n bits, little-endian."""
