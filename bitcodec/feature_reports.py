@@ -86,6 +86,7 @@ def _numbers(measured: Measured) -> Iterator[dict[str, Any]]:
 def _text_fields(texts: FiringTexts | None) -> dict[str, Any]:
     """Return the fields of a feature that tell of its tokens and documents."""
     return {
+        "activity_clustered_error": texts.clustered_error if texts else None,
         "tokens": texts.tokens if texts else (),
         "n_tokens": texts.n_tokens if texts else None,
         "token_entropy_bits": texts.token_entropy_bits if texts else None,

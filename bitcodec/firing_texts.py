@@ -32,6 +32,8 @@ class FiringTexts:
     """Different documents."""
     document_entropy_bits: float
     """Entropy of the document over the firings."""
+    clustered_error: float | None
+    """Standard error of the activity, taking documents as independent; None of one document."""
     without: tuple[int, ...]
     """A uniform sample of the rows of the most frequent token in which the feature is off."""
 
@@ -70,6 +72,7 @@ class TokenIndex:
         self._counts = np.bincount(self._token, minlength=len(self._ids))
         self._by_token = np.argsort(self._token, kind="stable")
         self._first = np.concatenate([[0], np.cumsum(self._counts)])
+        self._document_rows = np.bincount(self._document).astype(np.float64)
         self._keys = random_keys(np.arange(len(rows)), seed=seed)
 
     def describe(self, firings: np.ndarray) -> FiringTexts:
@@ -77,7 +80,7 @@ class TokenIndex:
         tokens, first, counts = np.unique(
             self._token[firings], return_index=True, return_counts=True
         )
-        _, of_document = np.unique(self._document[firings], return_counts=True)
+        documents, of_document = np.unique(self._document[firings], return_counts=True)
         order = np.lexsort((tokens, -counts))[:SHOWN_TOKENS]
         shown = zip(tokens[order], firings[first[order]], counts[order], strict=True)
         return FiringTexts(
@@ -86,6 +89,7 @@ class TokenIndex:
             token_entropy_bits=_entropy(counts),
             n_documents=len(of_document),
             document_entropy_bits=_entropy(of_document),
+            clustered_error=self._clustered_error(documents, of_document),
             without=self._without(firings, int(tokens[order[0]])) if len(order) else (),
         )
 
@@ -96,6 +100,23 @@ class TokenIndex:
             n_on=int(count),
             n_rows=int(self._counts[token]),
         )
+
+    def _clustered_error(self, documents: np.ndarray, n_on: np.ndarray) -> float | None:
+        """Return the error of n_on.sum() / n over documents, by the residuals n_on - p n_rows.
+
+        Args:
+            documents: (m,) those in which the feature is on.
+            n_on: (m,) rows of each in which it is.
+        """
+        rows, n_rows = self._document_rows, len(self._rows)
+        n_documents = np.count_nonzero(rows)
+        if n_documents < 2:
+            return None
+        p = n_on.sum() / n_rows
+        residuals = -p * rows
+        residuals[documents] += n_on
+        scale = n_documents / (n_documents - 1)
+        return float(np.sqrt(scale * np.square(residuals).sum()) / n_rows)
 
     def _without(self, firings: np.ndarray, token: int) -> tuple[int, ...]:
         same = self._by_token[self._first[token] : self._first[token + 1]]

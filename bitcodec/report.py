@@ -80,6 +80,9 @@ class ReportSettings:
     `document_share`: each group takes memory."""
     seed: int = 0
     """Of the random sample of contexts."""
+    measure_archive: bool = False
+    """Also measure the bits that rows take in an archive with a context table; the table is learned
+    on the first 131,072 rows, which takes minutes for thousands of features."""
 
     def __post_init__(self) -> None:
         for name in ("n_contexts", "width", "n_neighbours", "n_worst", "n_pairs"):
@@ -133,7 +136,8 @@ class Entropy:
     rows'."""
     archive_bits: float | None
     """Bits a row took in the bytes of the range coder with a context table, the table included;
-    None where that was not measured."""
+    None where that was not measured. May be below the joint entropy of single rows: the table
+    knows of the row before."""
 
 
 @dataclass(frozen=True)

@@ -99,6 +99,9 @@ class Feature:
     """p, the share of rows in which it is on."""
     activity_standard_error: float
     """sqrt(p (1 - p) / n), taking rows as independent."""
+    activity_clustered_error: float | None
+    """The same taking documents as independent, not rows: rows of one text are alike, and this is
+    the error to trust. None without text, or with a single document."""
     entropy_bits: float
     """H2(p)."""
     entropy_standard_error: float

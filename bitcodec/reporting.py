@@ -19,6 +19,7 @@ from bitcodec.feature_reports import Measured, feature_reports
 from bitcodec.histograms import distributions
 from bitcodec.model import BinaryAutoencoder
 from bitcodec.passages import TextRows
+from bitcodec.range_coding import compress, learn_context
 from bitcodec.report import (
     CodecFacts,
     Entropy,
@@ -35,6 +36,8 @@ from bitcodec.row_meter import RowMeter
 from bitcodec.row_texts import RowTexts, check_aligned
 from bitcodec.statistics import BitStatistics, burstiness, row_prices, self_information
 
+ARCHIVE_ROWS = 2**17
+"""Rows that an archive's context table is learned on."""
 _PARTNERS = 16
 """Partners of each feature among which the tree and the strongest pairs are sought."""
 
@@ -117,7 +120,13 @@ def _assemble(
         settings=settings,
         evaluation=evaluation,
         fvu_per_dimension=tuple(meter.distortion.fvu_per_dimension().tolist()),
-        entropy=_entropy(statistics, pairs, prices=prices, coder_bits=evaluation.code_bits),
+        entropy=_entropy(
+            statistics,
+            pairs,
+            prices=prices,
+            coder_bits=evaluation.code_bits,
+            archive_bits=_archive_bits(codes, n_bits=n_bits) if settings.measure_archive else None,
+        ),
         distributions=distributions(statistics, prices=prices, n_on=n_on, errors=errors),
         features=features,
         pairs=_pairs(pairs, settings.n_pairs),
@@ -128,7 +137,12 @@ def _assemble(
 
 
 def _entropy(
-    statistics: BitStatistics, pairs: StrongestPairs, *, prices: np.ndarray, coder_bits: float
+    statistics: BitStatistics,
+    pairs: StrongestPairs,
+    *,
+    prices: np.ndarray,
+    coder_bits: float,
+    archive_bits: float | None,
 ) -> Entropy:
     tree = entropy_tree(pairs)
     return Entropy(
@@ -138,8 +152,14 @@ def _entropy(
         tree_bits=tree.entropy_bits,
         n_tree_edges=len(tree.edges),
         coder_bits=coder_bits,
-        archive_bits=None,
+        archive_bits=archive_bits,
     )
+
+
+def _archive_bits(codes: np.ndarray, *, n_bits: int) -> float:
+    """Return the bits a row takes in an archive with a context table of its own."""
+    table = learn_context(codes[:ARCHIVE_ROWS], n_bits=n_bits)
+    return 8 * len(compress(codes, table)) / len(codes)
 
 
 def _pairs(pairs: StrongestPairs, n_pairs: int) -> tuple[Pair, ...]:

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from bitcodec.errors import (
     ValueRangeError,
 )
 from bitcodec.fitted import STREAM_ROWS
+from bitcodec.range_coding import compress, learn_context
 from bitcodec.statistics import binary_entropy
 from bitcodec_transformers import HarvestRows, read_rows
 
@@ -215,6 +217,26 @@ def test_tokens_are_counted_over_all_firings(
         same = rows.token_id == token.token_id
         assert (token.n_on, token.n_rows) == ((same & on).sum(), same.sum())
     assert feature.n_documents == len(np.unique(rows.document[on]))
+
+
+def test_the_clustered_error_takes_whole_documents(
+    report: Report, rows: HarvestRows, bits: np.ndarray
+) -> None:
+    per_document = [bits[rows.document == d].astype(float) for d in np.unique(rows.document)]
+    p, n = bits.mean(axis=0), len(bits)
+    residuals = np.array([part.sum(axis=0) - p * len(part) for part in per_document])
+    m = len(per_document)
+    expected = np.sqrt(m / (m - 1) * np.square(residuals).sum(axis=0)) / n
+    found = np.array([feature.activity_clustered_error for feature in report.features], float)
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+    assert (found > [feature.activity_standard_error for feature in report.features]).mean() > 0.8
+
+
+def test_the_archive_is_measured_in_real_bytes(codec: BitCodec, hidden: np.ndarray) -> None:
+    packed = codec.encode(hidden)
+    found = codec.report(hidden, packed=packed, settings=ReportSettings(measure_archive=True))
+    table = learn_context(packed, n_bits=67)
+    assert found.entropy.archive_bits == 8 * len(compress(packed, table)) / len(packed)
 
 
 def test_a_feature_that_names_a_token_is_told_by_it(
@@ -471,7 +493,7 @@ def test_rows_that_do_not_differ_are_refused(codec: BitCodec, hidden: np.ndarray
         ({"dense_activity": 0}, "dense_activity must be above 0 and at most 1, got 0"),
     ],
 )
-def test_settings_out_of_range_are_refused(given: dict[str, int], message: str) -> None:
+def test_settings_out_of_range_are_refused(given: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         ReportSettings(**given)
 

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     help="Contexts of each kind that a feature is reported with.",
 )
 @click.option("--rows", type=click.IntRange(0), default=8, show_default=True, help="Of each table.")
+@click.option("--archive", is_flag=True, help="Also measure an archive with a context table; slow.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the random contexts.")
 @device_option
 @overwrite_option
@@ -61,6 +62,7 @@ def report(
     features: tuple[int, ...],
     contexts: int,
     rows: int,
+    archive: bool,
     seed: int,
     device: str,
     overwrite: bool,
@@ -86,7 +88,7 @@ def report(
         hidden,
         codes=codes,
         harvest=harvest,
-        settings=ReportSettings(n_contexts=contexts, seed=seed),
+        settings=ReportSettings(n_contexts=contexts, seed=seed, measure_archive=archive),
     )
     if json_file is not None:
         measured.save(json_file, overwrite=overwrite)
