@@ -109,27 +109,42 @@ class GroupStatistics:
             entropies += weight * counted.entropies(correction=correction)
         return entropies
 
-    def explained_shares(self) -> np.ndarray:
-        """Return the share of each bit's cost that knowing the group saves.
+    def told_bits(self) -> np.ndarray:
+        """Return the bits a row that knowing its group saves, of each bit of the code.
 
-        1 - L(groups) / L(all), L the bits that coding the bit of every row takes by the shares of
-        the *other* rows of its group, or of all. A row is never told by itself, so groups of few
-        rows gain nothing by chance: the share is I(b; group) / H(b), too low by what learning a
-        group's activity costs, about half a bit to a bit a group.
+        What coding every row's bit takes by the shares of the *other* rows, less what it takes by
+        those of the others of its group. A row is never told by itself, so groups of few rows gain
+        nothing by chance: the saving is I(b; group), too low by what learning a group's activity
+        costs, about half a bit to a bit a group.
 
         Returns:
-            (h,) float64 below 1, a little below 0 where the group tells nothing; NaN for a bit
-            that never changes.
+            (h,) float64, a little below 0 where the group tells nothing.
 
         Raises:
             NotFittedError: no row was counted yet.
         """
+        if not any(self.n_rows.values()):
+            raise NotFittedError("no rows were counted yet: update the statistics first")
         whole = self.total
-        changes = binary_entropy(whole.activity) > 0
         left = sum((_left_out_bits(counted) for counted in self.groups.values()), np.zeros(1))
+        told: np.ndarray = (_left_out_bits(whole) - left) / whole.n_rows
+        return told
+
+    def explained_shares(self) -> np.ndarray:
+        """Return `told_bits` as shares of what each bit takes without groups.
+
+        Returns:
+            (h,) float64 below 1, a little below 0 where the group tells nothing; NaN for a bit
+            that never changes. About I(b; group) / H(b).
+
+        Raises:
+            NotFittedError: no row was counted yet.
+        """
+        told, whole = self.told_bits(), self.total
+        changes = binary_entropy(whole.activity) > 0
         share = np.full(self.n_bits, np.nan)
-        np.divide(left, _left_out_bits(whole), out=share, where=changes)
-        return 1 - share
+        np.divide(told, _left_out_bits(whole) / whole.n_rows, out=share, where=changes)
+        return share
 
     def _group(self, key: Hashable) -> BitStatistics:
         return self.groups.setdefault(key, BitStatistics.empty(self.n_bits))

@@ -33,7 +33,8 @@ def draw(report: Report) -> dict[str, Figure]:
 
     Returns:
         A figure of one pair of axes by name: `activity`, `entropy`, `dimensions`, `burstiness`,
-        `prices`, `errors`. No global state of pyplot is touched.
+        `prices`, `errors`,
+        `positions`. No global state of pyplot is touched.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -135,6 +136,18 @@ def _prices(report: Report, axes: Axes) -> None:
     axes.set_ylabel("rows")
 
 
+def _positions(report: Report, axes: Axes) -> None:
+    names = [_span(group.first, group.last) for group in report.positions]
+    axes.bar(names, [group.sum_bits for group in report.positions], color=COLOUR)
+    axes.set_title("Entropy by position" + ("" if names else ": no texts were given"))
+    axes.set_xlabel("position of the token in its window")
+    axes.set_ylabel("sum of H2(p) in bits")
+
+
+def _span(first: int, last: int) -> str:
+    return str(first) if first == last else f"{first}-{last}"
+
+
 def _errors(report: Report, axes: Axes) -> None:
     histogram = report.distributions.row_log10_error
     _bars(axes, [10**edge for edge in histogram.edges], histogram.counts)
@@ -151,6 +164,7 @@ _PAINTERS: dict[str, Callable[[Report, Axes], None]] = {
     "burstiness": _burstiness,
     "prices": _prices,
     "errors": _errors,
+    "positions": _positions,
 }
 
 

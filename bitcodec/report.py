@@ -42,6 +42,7 @@ __all__ = [
     "Nearest",
     "Pair",
     "Passage",
+    "PositionGroup",
     "Reason",
     "Report",
     "ReportSettings",
@@ -172,6 +173,22 @@ class Distributions:
 
 
 @dataclass(frozen=True)
+class PositionGroup:
+    """Rows whose tokens lie about as deep in the window that the model read."""
+
+    first: int
+    """First position, 0 or a power of two."""
+    last: int
+    """Last position, one below the next power of two."""
+    n_rows: int
+    """Rows at these positions."""
+    sum_bits: float
+    """Sum of the features' entropies over these rows, with Miller and Madow's correction."""
+    error: float
+    """Mean of the rows' errors."""
+
+
+@dataclass(frozen=True)
 class SurprisingBit:
     """A feature's part in the price of a row."""
 
@@ -216,6 +233,8 @@ class Report:
     """Bounds of the code's entropy."""
     distributions: Distributions
     """How features and rows are spread."""
+    positions: tuple[PositionGroup, ...]
+    """The rows by position, which is what early tokens differ by; empty without text."""
     features: tuple[Feature, ...]
     """All h of them, in order."""
     pairs: tuple[Pair, ...]

@@ -16,6 +16,7 @@ from bitcodec.entropy_tree import entropy_tree
 from bitcodec.errors import ShapeError
 from bitcodec.evaluation import figures
 from bitcodec.feature_reports import Measured, feature_reports
+from bitcodec.groups import GroupStatistics
 from bitcodec.histograms import distributions
 from bitcodec.model import BinaryAutoencoder
 from bitcodec.passages import TextRows
@@ -26,6 +27,7 @@ from bitcodec.report import (
     Feature,
     Pair,
     Passage,
+    PositionGroup,
     Report,
     ReportSettings,
     Rows,
@@ -128,6 +130,7 @@ def _assemble(
             archive_bits=_archive_bits(codes, n_bits=n_bits) if settings.measure_archive else None,
         ),
         distributions=distributions(statistics, prices=prices, n_on=n_on, errors=errors),
+        positions=_positions(measured),
         features=features,
         pairs=_pairs(pairs, settings.n_pairs),
         worst_rows=tuple(_worst_row(measured, int(row)) for row in worst),
@@ -160,6 +163,26 @@ def _archive_bits(codes: np.ndarray, *, n_bits: int) -> float:
     """Return the bits a row takes in an archive with a context table of its own."""
     table = learn_context(codes[:ARCHIVE_ROWS], n_bits=n_bits)
     return 8 * len(compress(codes, table)) / len(codes)
+
+
+def _positions(measured: Measured) -> tuple[PositionGroup, ...]:
+    if measured.rows is None:
+        return ()
+    position = measured.rows.columns["position"]
+    doubling = np.frexp(position)[
+        1
+    ]  # 0, 1, 2-3, 4-7, ...: each group has its number of binary digits
+    counted = GroupStatistics.empty(measured.statistics.n_bits).update(measured.codes, doubling)
+    return tuple(
+        PositionGroup(
+            first=2 ** (int(digits) - 1) if digits else 0,
+            last=2 ** int(digits) - 1,
+            n_rows=(group := counted.groups[digits]).n_rows,
+            sum_bits=float(group.entropies(correction="miller-madow").sum()),
+            error=float(measured.meter.errors[doubling == digits].mean()),
+        )
+        for digits in np.unique(doubling).tolist()
+    )
 
 
 def _pairs(pairs: StrongestPairs, n_pairs: int) -> tuple[Pair, ...]:

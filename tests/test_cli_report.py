@@ -80,6 +80,23 @@ def test_codes_at_hand_give_the_same_tables(
     assert result.stdout == printed
 
 
+@pytest.mark.parametrize("by", ["position", "token", "document"])
+def test_entropy_is_told_by_group(by: str, codec_folder: Path, harvest_folder: Path) -> None:
+    result = run("report", codec_folder, harvest_folder, "--by", by, "--rows", "3")
+    assert result.exit_code == 0, result.stderr
+    assert f"entropy by {by}: knowing it saves" in result.stdout
+    assert result.stdout.split("╇")[-1].count("\n") - 1 == 3
+
+
+def test_groups_need_the_texts_of_the_rows(
+    codec_folder: Path, hidden: np.ndarray, tmp_path: Path
+) -> None:
+    np.save(tmp_path / "hidden.npy", hidden[:300])
+    result = run("report", codec_folder, tmp_path / "hidden.npy", "--by", "token")
+    assert result.exit_code == 2
+    assert "--by needs the texts of the rows: name their --harvest" in last_line(result)
+
+
 def test_states_without_a_harvest_are_reported_without_texts(
     codec_folder: Path, hidden: np.ndarray, tmp_path: Path
 ) -> None:

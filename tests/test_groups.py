@@ -81,6 +81,22 @@ def test_groups_of_few_rows_do_not_seem_to_tell_what_they_do_not() -> None:
     assert (shares < 0.01).all()
 
 
+def test_bits_told_are_those_that_coding_by_the_other_rows_saves() -> None:
+    bits, keys = random_bits(30, 1)[:, 0], np.arange(30) % 3
+
+    def cost(own: np.ndarray) -> float:
+        total = 0.0
+        for row, bit in enumerate(own):
+            others = np.delete(own, row)
+            p = (others.sum() + 0.5) / (len(others) + 1)
+            total -= np.log2(p if bit else 1 - p)
+        return float(total)
+
+    expected = (cost(bits) - sum(cost(bits[keys == key]) for key in range(3))) / 30
+    found = GroupStatistics.empty(1).update(pack(bits[:, None]), keys).told_bits()
+    assert found[0] == pytest.approx(expected, rel=1e-12)
+
+
 @pytest.mark.filterwarnings("error")
 def test_the_share_of_a_bit_that_never_changes_is_not_a_number() -> None:
     bits = np.tile([[0, 1]], (20, 1)).astype(np.uint8)
@@ -101,3 +117,5 @@ def test_groups_of_different_numbers_of_bits_do_not_merge() -> None:
 def test_no_rows_have_no_entropy_by_group() -> None:
     with pytest.raises(NotFittedError, match="no rows were counted yet: update"):
         GroupStatistics.empty(3).conditional_entropies()
+    with pytest.raises(NotFittedError, match="no rows were counted yet: update"):
+        GroupStatistics.empty(3).explained_shares()

@@ -8,16 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bitcodec import BitCodec, Report
+from bitcodec import BitCodec, Report, TokenTexts
 from bitcodec.errors import ConfigError, FileError, MissingExtraError
 from bitcodec.pictures import draw, save_pictures
 
-NAMES = ["activity", "burstiness", "dimensions", "entropy", "errors", "prices"]
+NAMES = ["activity", "burstiness", "dimensions", "entropy", "errors", "positions", "prices"]
 
 
 @pytest.fixture(scope="module")
 def report(codec: BitCodec, hidden: np.ndarray) -> Report:
-    return codec.report(hidden[:500])
+    return codec.report(hidden[:500], text=TokenTexts(["x"] * 500))
 
 
 def test_every_picture_has_a_title_and_labelled_axes(report: Report) -> None:
@@ -34,6 +34,19 @@ def test_the_entropy_curve_is_the_features_entropies(report: Report) -> None:
     (line,) = draw(report)["entropy"].axes[0].lines
     expected = sorted((f.entropy_bits for f in report.features), reverse=True)
     np.testing.assert_array_equal(np.asarray(line.get_ydata()), expected)
+
+
+def test_positions_are_bars_of_doubling_width(report: Report) -> None:
+    axes = draw(report)["positions"].axes[0]
+    names = [label.get_text() for label in axes.get_xticklabels()]
+    assert names[:4] == ["0", "1", "2-3", "4-7"]
+    heights = [bar.get_height() for bar in axes.containers[0]]
+    assert heights == [group.sum_bits for group in report.positions]
+
+
+def test_a_report_without_texts_says_so_in_the_picture(codec: BitCodec, hidden: np.ndarray) -> None:
+    title = draw(codec.report(hidden[:50]))["positions"].axes[0].get_title()
+    assert title == "Entropy by position: no texts were given"
 
 
 @pytest.mark.parametrize(("format", "magic"), [("png", b"\x89PNG"), ("svg", b"<?xml")])

@@ -34,12 +34,13 @@ def test_the_python_examples_run_one_after_another(
             "n_bits=codec.n_bits_)", "n_bits=codec.n_bits_, n_steps=2)"
         )
         exec(compile(fewer_steps, "README.md", "exec"), names)
-    assert len(BLOCKS) == 6
+    assert len(BLOCKS) == 7
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "codec",
         "codes.zarr",
         "hidden.npy",
         "index",
+        "report.json",
         "states",
     ]
     assert names["found"].ids[:, 0].tolist() == [100, 101, 102, 103, 104]  # type: ignore[attr-defined]

@@ -24,7 +24,7 @@ from bitcodec.errors import (
 )
 from bitcodec.fitted import STREAM_ROWS
 from bitcodec.range_coding import compress, learn_context
-from bitcodec.statistics import binary_entropy
+from bitcodec.statistics import BitStatistics, binary_entropy
 from bitcodec_transformers import HarvestRows, read_rows
 
 SETTINGS = ReportSettings(n_contexts=4, n_worst=7, width=30, min_token_count=5)
@@ -230,6 +230,19 @@ def test_the_clustered_error_takes_whole_documents(
     found = np.array([feature.activity_clustered_error for feature in report.features], float)
     np.testing.assert_allclose(found, expected, rtol=1e-9)
     assert (found > [feature.activity_standard_error for feature in report.features]).mean() > 0.8
+
+
+def test_positions_are_grouped_by_doubling(
+    report: Report, rows: HarvestRows, bits: np.ndarray
+) -> None:
+    assert sum(group.n_rows for group in report.positions) == len(bits)
+    for group in report.positions:
+        inside = (rows.position >= group.first) & (rows.position <= group.last)
+        counted = BitStatistics.empty(67).update(pack(bits[inside]))
+        assert group.n_rows == inside.sum()
+        expected = counted.entropies(correction="miller-madow").sum()
+        assert group.sum_bits == pytest.approx(expected)
+    assert [group.first for group in report.positions][:3] == [1, 2, 4]
 
 
 def test_the_archive_is_measured_in_real_bytes(codec: BitCodec, hidden: np.ndarray) -> None:

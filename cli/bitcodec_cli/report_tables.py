@@ -39,7 +39,7 @@ def overview(report: Report, *, name: str, n_shown: int) -> list[Table]:
 
 def entropy_table(report: Report) -> Table:
     """Lay out the bounds of the code's entropy and counts of flagged features."""
-    table = _table("entropy of a row's code, and features", "", ">")
+    table = table_of("entropy of a row's code, and features", "", ">")
     entropy, error = report.entropy, report.entropy.sum_standard_error
     table.add_row("sum of bit entropies, an upper bound", f"{entropy.sum_bits:,.1f} ± {error:.1f}")
     table.add_row("the same, Miller-Madow", f"{entropy.sum_bits_corrected:,.1f}")
@@ -69,9 +69,9 @@ def _feature_tables(report: Report, n_shown: int) -> Iterable[Table]:
 def feature_table(features: Iterable[Feature], title: str) -> Table:
     """Lay out features, a row each."""
     numbers = (">feature", ">activity", ">bits", ">price on", ">token", ">doc.")
-    table = _table(title, *numbers, "nearest; most co-active", "flags", "tokens")
+    table = table_of(title, *numbers, "nearest; most co-active", "flags", "tokens")
     for feature in features:
-        tokens = ", ".join(_visible(token.token) for token in feature.tokens[:5])
+        tokens = ", ".join(visible(token.token) for token in feature.tokens[:5])
         table.add_row(
             str(feature.feature),
             f"{feature.activity:.4f}",
@@ -81,7 +81,7 @@ def feature_table(features: Iterable[Feature], title: str) -> Table:
             _number(feature.document_share, ".2f"),
             _alike(feature),
             " ".join(feature.flags).replace("_", " "),
-            _plain(tokens),
+            plain(tokens),
         )
     return table
 
@@ -89,7 +89,7 @@ def feature_table(features: Iterable[Feature], title: str) -> Table:
 def pair_table(report: Report, n_shown: int) -> Table:
     """Lay out the strongest pairs."""
     heads = (">features", ">rows with both", ">phi", ">bits told")
-    table = _table("pairs that tell most of each other", *heads)
+    table = table_of("pairs that tell most of each other", *heads)
     for pair in report.pairs[:n_shown]:
         table.add_row(
             f"{pair.left} {pair.right}",
@@ -102,14 +102,14 @@ def pair_table(report: Report, n_shown: int) -> Table:
 
 def worst_table(report: Report, n_shown: int) -> Table:
     """Lay out the rows of largest error."""
-    table = _table("rows of largest error", ">row", ">error", ">bits", "document", "text")
+    table = table_of("rows of largest error", ">row", ">error", ">bits", "document", "text")
     for worst in report.worst_rows[:n_shown]:
         place = report.row(worst.row)
         table.add_row(
             str(worst.row),
             f"{worst.error:.2f}",
             f"{place.price_bits:.0f}",
-            _plain(place.document or ""),
+            plain(place.document or ""),
             text_of(report, worst.row),
         )
     return table
@@ -130,13 +130,13 @@ def feature_view(report: Report, number: int) -> list[Table]:
 
 
 def _context_table(report: Report, title: str, contexts: Iterable[Context]) -> Table:
-    table = _table(title, ">row", ">margin", "", "document", "text")
+    table = table_of(title, ">row", ">margin", "", "document", "text")
     for context in contexts:
         table.add_row(
             str(context.row),
             _number(context.margin, ".1f"),
             getattr(context, "reason", "").replace("_", " "),
-            _plain(report.row(context.row).document or ""),
+            plain(report.row(context.row).document or ""),
             text_of(report, context.row),
         )
     return table
@@ -149,12 +149,12 @@ def text_of(report: Report, row: int) -> Text:
     place = report.row(row, width=CONTEXT_WIDTH)
     space = place.token[: len(place.token) - len(place.token.lstrip())]
     before, token, after = place.before + space, place.token.lstrip(), place.after
-    shown = token or _visible(place.token)
+    shown = token or visible(place.token)
     pieces = (_flat(before), (f"[{_flat(shown)}]", "bold green"), _flat(after))
     return Text.assemble(*pieces, no_wrap=True)
 
 
-def _table(title: str, *columns: str) -> Table:
+def table_of(title: str, *columns: str) -> Table:
     """Return a table; heads that begin with ">" are of columns of numbers."""
     from rich.table import Table
 
@@ -177,7 +177,8 @@ def _number(value: float | None, pattern: str) -> str:
     return "" if value is None or not math.isfinite(value) else format(value, pattern)
 
 
-def _plain(text: str) -> Text:
+def plain(text: str) -> Text:
+    """Return a text on one line that neither rich nor a terminal takes for orders."""
     from rich.text import Text
 
     return Text(_flat(text))
@@ -189,6 +190,6 @@ def _flat(text: str) -> str:
     return "".join(mark for mark in spaced if mark.isprintable())
 
 
-def _visible(token: str) -> str:
+def visible(token: str) -> str:
     """Show a token between other things: spaces and line breaks as marks."""
     return token.strip() or token.replace("\n", "\\n").replace("\t", "\\t").replace(" ", "␣")

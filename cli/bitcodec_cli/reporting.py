@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from bitcodec.pictures import Format
     from bitcodec.report import Report, ReportSettings
     from bitcodec.row_texts import RowTexts
+    from bitcodec_cli.group_tables import Grouping
 
 
 @click.command()
@@ -47,6 +48,11 @@ if TYPE_CHECKING:
     help="Contexts of each kind that a feature is reported with.",
 )
 @click.option("--rows", type=click.IntRange(0), default=8, show_default=True, help="Of each table.")
+@click.option(
+    "--by",
+    type=click.Choice(["position", "token", "document"]),
+    help="Print the entropy of groups of rows instead.",
+)
 @click.option("--archive", is_flag=True, help="Also measure an archive with a context table; slow.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the random contexts.")
 @device_option
@@ -62,6 +68,7 @@ def report(
     features: tuple[int, ...],
     contexts: int,
     rows: int,
+    by: Grouping | None,
     archive: bool,
     seed: int,
     device: str,
@@ -83,6 +90,9 @@ def report(
         check_target(json_file, overwrite=overwrite)
     loaded = BitCodec.load(codec, device=device)
     _check_features(features, loaded.n_bits_)
+    if by is not None:
+        _print_groups(loaded, hidden, by, codes=codes, harvest=harvest, n_shown=rows)
+        return
     measured = _measure(
         loaded,
         hidden,
@@ -115,6 +125,28 @@ def _measure(
     text = _texts(harvest or find_harvest(hidden))
     with progress_bar("report", total=n_rows, unit="rows") as advance:
         return codec.report(hidden, text=text, packed=packed, settings=settings, on_rows=advance)
+
+
+def _print_groups(
+    codec: BitCodec,
+    hidden: Path,
+    by: Grouping,
+    *,
+    codes: Path | None,
+    harvest: Path | None,
+    n_shown: int,
+) -> None:
+    """Print the entropy of the rows' codes by group."""
+    from bitcodec.row_texts import check_aligned
+    from bitcodec_cli.group_tables import count_groups, group_table
+
+    texts = _texts(harvest or find_harvest(hidden))
+    if texts is None:
+        raise click.UsageError("--by needs the texts of the rows: name their --harvest")
+    packed = codec.encode(hidden) if codes is None else _read_codes(codes, codec)
+    check_aligned(texts, len(packed))
+    groups = count_groups(codec, packed, texts, by)
+    output_console().print(group_table(groups, texts, by, n_shown=n_shown))
 
 
 def _read_codes(codes: Path, codec: BitCodec) -> np.ndarray:
