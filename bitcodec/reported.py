@@ -68,6 +68,7 @@ class ReportedCodec(FittedCodec):
 
         Raises:
             NotFittedError: the codec was not fitted.
+            ConfigError: `text` is nothing that tells where rows come from.
             ShapeError: the width is not d, there are no rows, or `text` or `packed` has another
                 number of them.
             ValueRangeError: a value is not a finite float, or the rows do not differ.

@@ -11,7 +11,7 @@ from bitcodec.coder import PackedCoder
 from bitcodec.metrics import DistortionMeter
 from bitcodec.model import BinaryAutoencoder
 
-MARGIN_ROWS = 512
+CHUNK_ROWS = 512
 """Rows whose margins, a float a bit, are in memory at a time."""
 
 
@@ -37,6 +37,7 @@ class RowMeter:
         self, model: BinaryAutoencoder, coder: PackedCoder, *, n_contexts: int, seed: int
     ) -> None:
         self._model, self._coder, self._seed = model, coder, seed
+        self._inverse_scale = model.inverse_scale().cpu().numpy()
         self.distortion = DistortionMeter(coder.mean)
         self.top, self.nearest, self.random = (BestRows(model.n_bits, n_contexts) for _ in range(3))
         self._codes: list[np.ndarray] = []
@@ -70,19 +71,20 @@ class RowMeter:
             hidden: (n, d) float32, checked.
             packed: (n, row_bytes) uint8, their codes.
         """
-        decoded = torch.from_numpy(self._coder.decode(packed))
-        first_row, codes = self.n_rows, packed[:, : self._coder.code_bytes]
-        self._measure_rows(hidden.cpu(), decoded)
-        self.distortion.update(hidden.cpu().numpy(), decoded.numpy())
-        self._codes.append(codes)
-        for start in range(0, len(hidden), MARGIN_ROWS):
-            rows = slice(start, start + MARGIN_ROWS)
-            self._choose(hidden[rows], codes[rows], first_row=first_row + start)
+        for start in range(0, len(hidden), CHUNK_ROWS):
+            rows = slice(start, start + CHUNK_ROWS)
+            self._add(hidden[rows], packed[rows])
 
-    def _measure_rows(self, hidden: torch.Tensor, decoded: torch.Tensor) -> None:
-        scaled = (hidden - decoded) * self._model.inverse_scale().cpu()
-        self._errors.append(scaled.square().mean(dim=1).numpy())
-        self._cosines.append(torch.cosine_similarity(hidden, decoded, dim=1).numpy())
+    def _add(self, hidden: torch.Tensor, packed: np.ndarray) -> None:
+        codes, decoded = packed[:, : self._coder.code_bytes], self._coder.decode(packed)
+        self._choose(hidden, codes, first_row=self.n_rows)
+        true = hidden.cpu().numpy()
+        # numpy's results are kept, not torch's: between torch's large temporaries these small
+        # arrays would stop the memory of every chunk from being used again.
+        self._errors.append(np.square((true - decoded) * self._inverse_scale).mean(axis=1))
+        self._cosines.append(_cosines(true, decoded))
+        self.distortion.update(true, decoded)
+        self._codes.append(codes)
 
     def _choose(self, hidden: torch.Tensor, codes: np.ndarray, *, first_row: int) -> None:
         bits = unpack(codes, n_bits=self._model.n_bits)
@@ -119,3 +121,11 @@ def flip_margins(model: BinaryAutoencoder, hidden: torch.Tensor, bits: np.ndarra
 
 def _joined(parts: list[np.ndarray], empty: np.ndarray) -> np.ndarray:
     return np.concatenate([empty, *parts])
+
+
+def _cosines(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    norms = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
+    products = np.einsum("nd,nd->n", left, right)
+    cosines: np.ndarray = np.zeros_like(norms)
+    np.divide(products, norms, out=cosines, where=norms > 0)
+    return cosines

@@ -7,10 +7,11 @@ from typing import Protocol
 
 import numpy as np
 
-from bitcodec.errors import ShapeError, ValueRangeError
+from bitcodec.errors import ConfigError, ShapeError, ValueRangeError
 
 COLUMNS = ("document", "token_id", "position", "start", "end")
 """The columns a `RowTexts` has."""
+_NEEDED = ("column", "document_id", "document_text")
 
 
 class RowTexts(Protocol):
@@ -116,8 +117,15 @@ def check_aligned(texts: RowTexts, n_rows: int) -> None:
     """Raise unless texts have as many rows as the hidden states.
 
     Raises:
-        ShapeError: they have more or fewer.
+        ConfigError: they are no `RowTexts`, for example plain strings.
+        ShapeError: they have more or fewer rows.
     """
+    missing = [name for name in _NEEDED if not hasattr(texts, name)]
+    if missing:
+        raise ConfigError(
+            f"text must tell where rows come from, got {type(texts).__name__} without "
+            f"{' and '.join(missing)}: pass read_rows(harvest), or TokenTexts(tokens) for a list"
+        )
     if len(texts) != n_rows:
         raise ShapeError(
             f"text must have a row for each of the {n_rows} hidden states, got {len(texts)}: pass "

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bitcodec import TokenTexts
-from bitcodec.errors import ShapeError, ValueRangeError
+from bitcodec.errors import ConfigError, ShapeError, ValueRangeError
 from bitcodec.passages import TextRows
 from bitcodec.row_texts import COLUMNS, RowTexts, check_aligned
 from bitcodec_transformers import read_rows
@@ -65,6 +65,12 @@ def test_texts_must_have_the_rows_of_the_hidden_states() -> None:
     check_aligned(TokenTexts(TOKENS), 8)
     with pytest.raises(ShapeError, match="a row for each of the 9 hidden states, got 8: pass"):
         check_aligned(TokenTexts(TOKENS), 9)
+
+
+def test_plain_strings_are_no_texts_of_rows() -> None:
+    message = "text must tell where rows come from, got list without column and .*TokenTexts"
+    with pytest.raises(ConfigError, match=message):
+        check_aligned(["a", "b"], 2)  # type: ignore[arg-type]
 
 
 def test_passages_show_each_row_with_its_width_of_text(texts: RowTexts) -> None:
