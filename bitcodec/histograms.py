@@ -30,7 +30,7 @@ def distributions(
     least = math.floor(math.log2(1 / n)) if n > 1 else -1
     return Distributions(
         log10_activity=histogram(off / math.log2(10), _edges(-math.ceil(math.log10(n)) or -1, 0.1)),
-        firing_price_bits=histogram(-off, _edges(least, 0.5)[::-1] * -1, weights=counts),
+        firing_price_bits=histogram(-off, np.linspace(0, -least, -2 * least + 1), weights=counts),
         burstiness=histogram(cells[0], _edges(least, 0.5), weights=cells[1]),
         row_price_bits=histogram(prices, _spread(prices)),
         row_n_on=histogram(n_on, _whole(n_on)),

@@ -10,7 +10,7 @@ import numpy as np
 
 from bitcodec.errors import ConfigError
 from bitcodec.extras import import_extra
-from bitcodec.files import PathLike, atomic_path
+from bitcodec.files import PathLike, atomic_path, check_target
 from bitcodec.report import Report
 
 if TYPE_CHECKING:
@@ -61,20 +61,37 @@ def save_pictures(
         ConfigError: there is no such format.
         FileError: a file exists and `overwrite` is false, or cannot be written.
     """
-    if format not in _METADATA:
-        raise ConfigError(f"format must be one of {', '.join(_METADATA)}, got {format!r}")
-    matplotlib = import_extra("matplotlib", extra="report")
-    figures, paths = draw(report), []
+    check_pictures(folder, format=format, overwrite=overwrite)
+    rc_context = import_extra("matplotlib", extra="report").rc_context
+    paths = _paths(folder, format)
     Path(folder).mkdir(exist_ok=True)
-    for name, figure in figures.items():
-        path = Path(folder) / f"{name}.{format}"
+    for name, figure in draw(report).items():
         with (
-            atomic_path(path, overwrite=overwrite) as temporary,
-            matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}),
+            atomic_path(paths[name], overwrite=overwrite) as temporary,
+            rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}),
         ):
             figure.savefig(temporary, format=format, dpi=150, metadata=_METADATA[format])
-        paths.append(path)
-    return paths
+    return list(paths.values())
+
+
+def check_pictures(folder: PathLike, *, format: Format = "png", overwrite: bool = False) -> None:
+    """Raise if pictures could not be written, before the work that makes the report begins.
+
+    Raises:
+        As `save_pictures`.
+    """
+    import_extra("matplotlib", extra="report")
+    if format not in _METADATA:
+        raise ConfigError(f"format must be one of {', '.join(_METADATA)}, got {format!r}")
+    if not Path(folder).is_dir():
+        check_target(folder)
+        return
+    for path in _paths(folder, format).values():
+        check_target(path, overwrite=overwrite)
+
+
+def _paths(folder: PathLike, format: Format) -> dict[str, Path]:
+    return {name: Path(folder) / f"{name}.{format}" for name in _PAINTERS}
 
 
 def _figure(report: Report, painter: Callable[[Report, Axes], None]) -> Figure:

@@ -134,6 +134,17 @@ def test_an_existing_file_is_found_before_the_work(
     assert "rows/s" not in result.stderr
 
 
+def test_existing_pictures_are_found_before_the_work(
+    codec_folder: Path, harvest_folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "prices.png").write_text("mine")
+    result = run("report", codec_folder, harvest_folder, "--pictures", tmp_path)
+    assert result.exit_code == 1
+    assert "prices.png exists" in result.stderr
+    assert "rows/s" not in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["prices.png"]
+
+
 def test_a_text_that_would_move_the_cursor_is_shown_harmlessly(
     codec: BitCodec, hidden: np.ndarray
 ) -> None:

@@ -85,9 +85,12 @@ def report(
     """
     from bitcodec import BitCodec, ReportSettings
     from bitcodec.files import check_target
+    from bitcodec.pictures import check_pictures
 
     if json_file is not None:
         check_target(json_file, overwrite=overwrite)
+    if pictures is not None:
+        check_pictures(pictures, format=picture_format, overwrite=overwrite)
     loaded = BitCodec.load(codec, device=device)
     _check_features(features, loaded.n_bits_)
     if by is not None:
