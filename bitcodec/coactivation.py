@@ -1,4 +1,4 @@
-"""Counts of features that are on together, and the strongest pairs, without an h x h matrix.
+"""Counts of features that are on together, and what follows for a pair.
 
 Everything here is exact and follows from four counts of a pair: rows, rows with the left feature,
 with the right, with both.
@@ -13,7 +13,7 @@ import numpy as np
 
 from bitcodec.bits import check_packed, unpack
 from bitcodec.coactivation_kernels import add_pairs
-from bitcodec.errors import ConfigError, ShapeError, ValueRangeError
+from bitcodec.errors import ShapeError, ValueRangeError
 from bitcodec.statistics import CHUNK_ROWS, BitStatistics
 
 SPARSE_SHARE = 0.1
@@ -198,102 +198,3 @@ class CoactivationCounts:
         floats = bits.astype(np.float32)
         chosen = floats[:, self.features.start : self.features.stop]
         self.both += (chosen.T @ floats).astype(np.int64)
-
-
-@dataclass(frozen=True, eq=False)
-class StrongestPairs:
-    """The strongest partners of every feature, strongest first."""
-
-    statistics: BitStatistics
-    """Counts of the single features."""
-    by_phi: np.ndarray
-    """(h, k) int64, partners by phi, largest first; -1 where there are fewer."""
-    phi: np.ndarray
-    """(h, k) float64, their phi; NaN where there is none."""
-    n_both: np.ndarray
-    """(h, k) int64, rows in which a feature and its partner by phi are both on; 0 where none."""
-    by_information: np.ndarray
-    """(h, k) int64, partners by mutual information, whatever the sign of phi; -1 where none."""
-    information_bits: np.ndarray
-    """(h, k) float64, their mutual information; NaN where there is none."""
-    n_both_informed: np.ndarray
-    """(h, k) int64, as `n_both` for the partners by mutual information."""
-
-    def edges(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return the pairs that `by_information` holds, each once, most informative first.
-
-        Returns:
-            (m, 2) int64 with the smaller feature first; (m,) float64 bits; (m,) int64 rows in
-            which both are on.
-        """
-        left, place = np.nonzero(self.by_information >= 0)
-        pairs = np.sort(np.stack([left, self.by_information[left, place]], axis=1), axis=1)
-        pairs, first = np.unique(pairs, axis=0, return_index=True)
-        bits = self.information_bits[left, place][first]
-        both = self.n_both_informed[left, place][first]
-        order = np.lexsort((pairs[:, 1], pairs[:, 0], -bits))
-        return pairs[order], bits[order], both[order]
-
-
-def strongest_pairs(
-    packed: np.ndarray, *, n_bits: int, k: int = 16, min_count: int = 10
-) -> StrongestPairs:
-    """Find the strongest partners of every feature among all others, exactly.
-
-    A block of features is counted against all at a time, so memory grows with h, not its square,
-    and the rows are read ceil(h / 1024) times.
-
-    Args:
-        packed: (n, ceil(h / 8)) uint8; a memory map will do.
-        n_bits: bits h of a row.
-        k: partners of each feature.
-        min_count: rows in which both must be on for a partner by phi: few rows make strong
-            correlations by chance. Mutual information needs no such bound, rare pairs have little.
-
-    Raises:
-        ConfigError: `k` or `min_count` is below 1.
-        ShapeError: the width is not that of h bits, or there are no rows.
-        ValueRangeError: the dtype is not uint8, or a pad bit is set.
-    """
-    if k < 1 or min_count < 1:
-        raise ConfigError(f"k and min_count must be at least 1, got {k} and {min_count}")
-    statistics = BitStatistics.empty(n_bits).update(packed)
-    if statistics.n_rows == 0:
-        raise ShapeError("packed has no rows: pass at least one")
-    parts = []
-    for start in range(0, n_bits, BLOCK_FEATURES):
-        block = range(start, min(n_bits, start + BLOCK_FEATURES))
-        counted = CoactivationCounts.empty(n_bits, block).update(packed)
-        for inner in range(0, len(block), _SCORED):
-            both = counted.both[inner : inner + _SCORED]
-            parts.append(_partners(statistics, start + inner, both, k=k, min_count=min_count))
-    columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
-    return StrongestPairs(statistics, *columns)
-
-
-def _partners(
-    statistics: BitStatistics, first: int, both: np.ndarray, *, k: int, min_count: int
-) -> tuple[np.ndarray, ...]:
-    """Return partners by phi, phi, counts; partners by information, information, counts."""
-    counts = statistics.counts
-    left = counts[first : first + len(both), None]
-    itself = np.arange(len(both)), np.arange(first, first + len(both))
-    phi = phi_coefficient(statistics.n_rows, left, counts, both)
-    phi[both < min_count] = -np.inf
-    information = mutual_information(statistics.n_rows, left, counts, both)
-    information[information == 0] = -np.inf  # says nothing, and never in a tree
-    phi[itself] = information[itself] = -np.inf
-    return *_largest(phi, both, k), *_largest(information, both, k)
-
-
-def _largest(scores: np.ndarray, both: np.ndarray, k: int) -> tuple[np.ndarray, ...]:
-    """Return the columns of the k largest scores of each row, these, and counts; ties by column."""
-    order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-    found, counts = (np.take_along_axis(table, order, axis=1) for table in (scores, both))
-    real = np.isfinite(found)
-    room = ((0, 0), (0, k - order.shape[1]))
-    return (
-        np.pad(np.where(real, order, -1), room, constant_values=-1),
-        np.pad(np.where(real, found, np.nan), room, constant_values=np.nan),
-        np.pad(np.where(real, counts, 0), room),
-    )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bitcodec.coactivation import StrongestPairs
+from bitcodec.pairs import StrongestPairs
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from bitcodec.coactivation import StrongestPairs
 from bitcodec.firing_texts import FiringTexts, TokenIndex, firing_rows, told_by
+from bitcodec.pairs import StrongestPairs
 from bitcodec.passages import TextRows
 from bitcodec.report import ReportSettings
 from bitcodec.report_features import Coactive, Context, CounterExample, Feature, Flag, Nearest

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from bitcodec.bits import unpack
-from bitcodec.coactivation import StrongestPairs, phi_coefficient, strongest_pairs
+from bitcodec.coactivation import phi_coefficient
 from bitcodec.coder import PackedCoder
 from bitcodec.entropy_tree import entropy_tree
 from bitcodec.errors import ShapeError
@@ -19,6 +19,7 @@ from bitcodec.feature_reports import Measured, feature_reports
 from bitcodec.groups import GroupStatistics
 from bitcodec.histograms import distributions
 from bitcodec.model import BinaryAutoencoder
+from bitcodec.pairs import StrongestPairs, strongest_pairs
 from bitcodec.passages import TextRows
 from bitcodec.range_coding import compress, learn_context
 from bitcodec.report import (

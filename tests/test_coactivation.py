@@ -6,17 +6,18 @@ import numpy as np
 import pytest
 
 from bitcodec import BitCodec, coactivation
+from bitcodec import pairs as pairs_module
 from bitcodec.bits import pack, unpack
 from bitcodec.coactivation import (
     CoactivationCounts,
     PairStatistics,
     mutual_information,
     phi_coefficient,
-    strongest_pairs,
 )
 from bitcodec.entropy_tree import entropy_tree
 from bitcodec.errors import ConfigError, ShapeError, ValueRangeError
-from bitcodec.statistics import binary_entropy
+from bitcodec.pairs import StrongestPairs, strongest_pairs
+from bitcodec.statistics import BitStatistics, binary_entropy
 from tests.test_statistics import random_bits
 
 
@@ -104,7 +105,7 @@ def test_a_copy_tells_a_bit_whole_and_its_opposite_does_too() -> None:
 def test_the_strongest_partners_are_those_of_all_pairs(
     block: int, monkeypatch: pytest.MonkeyPatch, codec: BitCodec, hidden: np.ndarray
 ) -> None:
-    monkeypatch.setattr(coactivation, "BLOCK_FEATURES", block)
+    monkeypatch.setattr(pairs_module, "BLOCK_FEATURES", block)
     packed = codec.encode(hidden)
     bits = unpack(packed, n_bits=67)
     counts, both = bits.sum(axis=0, dtype=np.int64), bits.T.astype(np.int64) @ bits
@@ -123,6 +124,35 @@ def test_the_strongest_partners_are_those_of_all_pairs(
     np.testing.assert_array_equal(
         found.n_both[feature, place], both[feature, found.by_phi[feature, place]]
     )
+
+
+def test_counts_of_several_workers_give_the_pairs_of_all_rows() -> None:
+    packed = pack(random_bits(3000, 20))
+    workers = np.array_split(packed, 3)
+    statistics, blocks = BitStatistics.empty(20), []
+    for part in workers:
+        statistics.merge(BitStatistics.empty(20).update(part))
+    for features in (range(12), range(12, 20)):
+        whole = CoactivationCounts.empty(20, features)
+        for part in workers:
+            whole.merge(CoactivationCounts.empty(20, features).update(part))
+        blocks.append(whole)
+    merged = StrongestPairs.from_counts(statistics, blocks, k=4)
+    once = strongest_pairs(packed, n_bits=20, k=4)
+    for name in ("by_phi", "phi", "n_both", "by_information", "information_bits"):
+        np.testing.assert_array_equal(getattr(merged, name), getattr(once, name))
+
+
+def test_counts_that_are_not_of_all_features_or_rows_are_refused() -> None:
+    packed = pack(random_bits(50, 20))
+    statistics = BitStatistics.empty(20).update(packed)
+    some = CoactivationCounts.empty(20, range(12)).update(packed)
+    with pytest.raises(ShapeError, match="expected counts of 20 features, got 12"):
+        StrongestPairs.from_counts(statistics, [some])
+    with pytest.raises(ShapeError, match=r"features from 12 on against 20, got range\(0, 12\)"):
+        StrongestPairs.from_counts(statistics, [some, some])
+    with pytest.raises(ShapeError, match="expected counts of 50 rows, got 100"):
+        StrongestPairs.from_counts(statistics, [some.update(packed)])
 
 
 def test_pairs_of_few_rows_are_no_partners_by_phi() -> None:
@@ -144,10 +174,10 @@ def test_every_pair_is_an_edge_once_with_its_counts() -> None:
 
 
 def test_the_tree_of_independent_bits_takes_next_to_nothing_off() -> None:
-    pairs = strongest_pairs(packed := pack(random_bits(20_000, 12)), n_bits=12)
-    tree = entropy_tree(pairs)
+    found = strongest_pairs(packed := pack(random_bits(20_000, 12)), n_bits=12)
+    tree = entropy_tree(found)
     assert len(packed) == 20_000
-    assert 0 <= pairs.statistics.entropy_bits - tree.entropy_bits < 12 * 5 / 20_000
+    assert 0 <= found.statistics.entropy_bits - tree.entropy_bits < 12 * 5 / 20_000
 
 
 def test_the_tree_counts_copies_of_a_bit_once() -> None:
@@ -169,10 +199,10 @@ def test_the_tree_lies_between_the_joint_entropy_and_the_sum(
     codec: BitCodec, hidden: np.ndarray
 ) -> None:
     packed = codec.encode(hidden)[:, :1]  # eight features, whose joint entropy can be counted
-    pairs = strongest_pairs(packed, n_bits=8)
-    tree = entropy_tree(pairs)
+    found = strongest_pairs(packed, n_bits=8)
+    tree = entropy_tree(found)
     joint = joint_entropy(unpack(packed, n_bits=8))
-    assert joint < tree.entropy_bits < pairs.statistics.entropy_bits
+    assert joint < tree.entropy_bits < found.statistics.entropy_bits
 
 
 def test_the_tree_closes_no_circle() -> None:
@@ -187,15 +217,15 @@ def test_the_tree_closes_no_circle() -> None:
 
 
 def test_codes_that_are_all_off_have_no_partners_and_an_empty_tree() -> None:
-    pairs = strongest_pairs(np.zeros((50, 2), np.uint8), n_bits=16)
-    assert pairs.by_phi.max() == pairs.by_information.max() == -1
-    tree = entropy_tree(pairs)
+    found = strongest_pairs(np.zeros((50, 2), np.uint8), n_bits=16)
+    assert found.by_phi.max() == found.by_information.max() == -1
+    tree = entropy_tree(found)
     assert (len(tree.edges), tree.entropy_bits) == (0, 0.0)
 
 
 def test_a_single_feature_has_no_partners() -> None:
-    pairs = strongest_pairs(np.ones((5, 1), np.uint8), n_bits=1, k=4)
-    assert pairs.by_phi.tolist() == [[-1] * 4]
+    found = strongest_pairs(np.ones((5, 1), np.uint8), n_bits=1, k=4)
+    assert found.by_phi.tolist() == [[-1] * 4]
 
 
 @pytest.mark.parametrize(("k", "least"), [(0, 1), (1, 0)])
