@@ -25,7 +25,7 @@ class StrongestPairs:
     statistics: BitStatistics
     """Counts of the single features."""
     by_phi: np.ndarray
-    """(h, k) int64, partners by phi, largest first; -1 where there are fewer."""
+    """(h, k) int64, partners of positive phi, largest first; -1 where there are fewer."""
     phi: np.ndarray
     """(h, k) float64, their phi; NaN where there is none."""
     n_both: np.ndarray
@@ -136,7 +136,7 @@ def _partners(
     left = counts[first : first + len(both), None]
     itself = np.arange(len(both)), np.arange(first, first + len(both))
     phi = phi_coefficient(statistics.n_rows, left, counts, both)
-    phi[both < min_count] = -np.inf
+    phi[(both < min_count) | (phi <= 0)] = -np.inf  # a bit that never changes has phi 0
     information = mutual_information(statistics.n_rows, left, counts, both)
     information[information == 0] = -np.inf  # says nothing, and never in a tree
     phi[itself] = information[itself] = -np.inf

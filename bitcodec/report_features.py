@@ -119,7 +119,7 @@ class Feature:
     nearest: tuple[Nearest, ...]
     """Other features by the cosine of decoder rows in those units, largest first."""
     coactive: tuple[Coactive, ...]
-    """Other features by phi, largest first; both on in at least `min_count` rows."""
+    """Other features of positive phi, largest first; both on in at least `min_count` rows."""
     flags: tuple[Flag, ...]
     """"dead": never on. "always_on". "dense": on in many rows. "duplicate": a neighbour of either
     kind is nearly the same."""

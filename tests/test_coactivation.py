@@ -111,7 +111,7 @@ def test_the_strongest_partners_are_those_of_all_pairs(
     counts, both = bits.sum(axis=0, dtype=np.int64), bits.T.astype(np.int64) @ bits
     phi = phi_coefficient(len(bits), counts[:, None], counts, both)
     told = mutual_information(len(bits), counts[:, None], counts, both)
-    phi[both < 25] = -np.inf
+    phi[(both < 25) | (phi <= 0)] = -np.inf
     for scores in (phi, told):
         np.fill_diagonal(scores, -np.inf)
     found = strongest_pairs(packed, n_bits=67, k=3, min_count=25)
@@ -161,6 +161,14 @@ def test_pairs_of_few_rows_are_no_partners_by_phi() -> None:
     bits[50:, 2] = 1
     assert strongest_pairs(pack(bits), n_bits=3, k=2, min_count=5).by_phi.max() == -1
     assert strongest_pairs(pack(bits), n_bits=3, k=2, min_count=4).by_phi[0].tolist() == [1, -1]
+
+
+def test_only_positive_correlations_make_partners_by_phi() -> None:
+    bits = np.zeros((100, 3), np.uint8)
+    bits[:60, 0], bits[40:, 1], bits[:, 2] = 1, 1, 1  # apart, and always on
+    found = strongest_pairs(pack(bits), n_bits=3, k=2, min_count=1)
+    assert found.by_phi.max() == -1
+    assert found.by_information[:2, 0].tolist() == [1, 0]
 
 
 def test_every_pair_is_an_edge_once_with_its_counts() -> None:
