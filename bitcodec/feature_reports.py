@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from bitcodec.firing_texts import FiringTexts, TokenIndex, firing_rows, told_by
-from bitcodec.pairs import StrongestPairs
+from bitcodec.pairs import StrongestPairs, largest_columns
 from bitcodec.passages import TextRows
 from bitcodec.report import ReportSettings
 from bitcodec.report_features import Coactive, Context, CounterExample, Feature, Flag, Nearest
@@ -113,7 +113,7 @@ def nearest_rows(weight: np.ndarray, *, k: int) -> tuple[np.ndarray, np.ndarray]
         block = slice(start, start + _BLOCK)
         product = unit[block] @ unit.T
         product[np.arange(len(product)), np.arange(start, start + len(product))] = -np.inf
-        near[block] = np.argsort(-product, axis=1, kind="stable")[:, :k]
+        near[block] = largest_columns(product, k)
         cosines[block] = np.take_along_axis(product, near[block], axis=1).clip(-1, 1)
     return near, cosines
 

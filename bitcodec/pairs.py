@@ -143,9 +143,25 @@ def _partners(
     return *_largest(phi, both, k), *_largest(information, both, k)
 
 
+def largest_columns(scores: np.ndarray, k: int) -> np.ndarray:
+    """Return the columns of the k largest scores of each row, largest first, equal ones by column.
+
+    Args:
+        scores: (n, m) float.
+        k: how many; all m where there are fewer.
+
+    Returns:
+        (n, min(k, m)) int64.
+    """
+    k = min(k, scores.shape[1])
+    some = np.sort(np.argpartition(-scores, k - 1, axis=1)[:, :k], axis=1)
+    order = np.argsort(-np.take_along_axis(scores, some, axis=1), axis=1, kind="stable")
+    return np.take_along_axis(some, order, axis=1)
+
+
 def _largest(scores: np.ndarray, both: np.ndarray, k: int) -> tuple[np.ndarray, ...]:
     """Return the columns of the k largest scores of each row, these, and counts; ties by column."""
-    order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    order = largest_columns(scores, k)
     found, counts = (np.take_along_axis(table, order, axis=1) for table in (scores, both))
     real = np.isfinite(found)
     room = ((0, 0), (0, k - order.shape[1]))

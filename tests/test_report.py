@@ -511,6 +511,17 @@ def test_settings_out_of_range_are_refused(given: dict[str, Any], message: str) 
         ReportSettings(**given)
 
 
+def test_nothing_is_shown_where_nothing_is_asked_for(
+    codec: BitCodec, hidden: np.ndarray, rows: HarvestRows
+) -> None:
+    none = ReportSettings(n_contexts=0, n_neighbours=0, n_worst=0, n_pairs=0, width=0)
+    found = codec.report(hidden, text=rows, settings=none)
+    assert not any((found.worst_rows, found.pairs, found.passages, found.rows.row))
+    for feature in found.features:
+        assert not any((feature.top, feature.random, feature.counter))
+        assert not any((feature.nearest, feature.coactive))
+
+
 @pytest.mark.parametrize("n_rows", [2, 7, 8, 9])
 def test_few_rows_give_a_report(n_rows: int, codec: BitCodec, hidden: np.ndarray) -> None:
     found = codec.report(hidden[:n_rows])
