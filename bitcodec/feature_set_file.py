@@ -135,6 +135,12 @@ def map_file(path: PathLike) -> tuple[Header, np.ndarray, memoryview]:
     return header, counts, view[layout.bitmaps :]
 
 
+def is_feature_sets(path: PathLike) -> bool:
+    """Say whether a file begins as one of feature sets does."""
+    with Path(path).open("rb") as file:
+        return file.read(len(_MAGIC)) == _MAGIC
+
+
 def _read_header(head: bytes, path: PathLike) -> Header:
     if len(head) < _HEAD.size or not head.startswith(_MAGIC):
         raise FormatError(f"{path} is no file of feature sets")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 from pathlib import Path
 
 import numpy as np
@@ -143,6 +145,29 @@ def test_existing_pictures_are_found_before_the_work(
     assert "prices.png exists" in result.stderr
     assert "rows/s" not in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["prices.png"]
+
+
+def test_states_from_a_pipe_are_reported_on(codec_folder: Path, hidden: np.ndarray) -> None:
+    buffer = io.BytesIO()
+    np.save(buffer, hidden[:200])
+    result = run("report", codec_folder, "-", input=buffer.getvalue())
+    assert result.exit_code == 0, result.stderr
+    assert "200" in result.stdout
+
+
+def test_info_describes_reports_and_feature_sets(
+    codec: BitCodec, hidden: np.ndarray, tmp_path: Path
+) -> None:
+    codec.report(hidden[:100]).save(tmp_path / "report.json")
+    codec.feature_sets(codec.encode(hidden[:100])).save(tmp_path / "features.bits")
+    described = {
+        name: json.loads(run("info", tmp_path / name, "--json").stdout)
+        for name in ("report.json", "features.bits")
+    }
+    report, sets = described.values()
+    assert (report["kind"], report["evaluation"]["n_rows"]) == ("report", 100)
+    assert report["codec"]["fingerprint"] == sets["fingerprint"] == codec.fingerprint_
+    assert (sets["kind"], sets["n_rows"], sets["n_bits"]) == ("feature sets", 100, 67)
 
 
 def test_a_text_that_would_move_the_cursor_is_shown_harmlessly(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bitcodec_cli.archives import open_codes
+from bitcodec_cli.codecs import STDIO, open_source
 from bitcodec_cli.options import FOLDER, codec_argument, device_option, overwrite_option
 from bitcodec_cli.provenance import find_harvest
 from bitcodec_cli.terminal import note, output_console, progress_bar
@@ -76,8 +77,8 @@ def report(
 ) -> None:
     """Report what a codec does to hidden states and what its features are on at.
 
-    HIDDEN is a harvest, or a folder or file of .npy or .safetensors; texts come from its harvest.
-    Without options the tables are printed.
+    HIDDEN is a harvest, a folder, a glob, a .npy or .safetensors file, or - for .npy on stdin.
+    Texts come from its harvest. Without options the tables are printed.
 
     \b
     Example: bitcodec report codec hidden
@@ -121,13 +122,11 @@ def _measure(
     settings: ReportSettings,
 ) -> Report:
     """Measure a report with a progress bar on stderr."""
-    from bitcodec.batches import HiddenBatches
-
-    n_rows = HiddenBatches(hidden).n_rows
+    source, n_rows = open_source(hidden)
     packed = None if codes is None else _read_codes(codes, codec)
-    text = _texts(harvest or find_harvest(hidden))
+    text = _texts(hidden, harvest)
     with progress_bar("report", total=n_rows, unit="rows") as advance:
-        return codec.report(hidden, text=text, packed=packed, settings=settings, on_rows=advance)
+        return codec.report(source, text=text, packed=packed, settings=settings, on_rows=advance)
 
 
 def _print_groups(
@@ -143,10 +142,10 @@ def _print_groups(
     from bitcodec.row_texts import check_aligned
     from bitcodec_cli.group_tables import count_groups, group_table
 
-    texts = _texts(harvest or find_harvest(hidden))
+    texts = _texts(hidden, harvest)
     if texts is None:
         raise click.UsageError("--by needs the texts of the rows: name their --harvest")
-    packed = codec.encode(hidden) if codes is None else _read_codes(codes, codec)
+    packed = codec.encode(open_source(hidden)[0]) if codes is None else _read_codes(codes, codec)
     check_aligned(texts, len(packed))
     groups = count_groups(codec, packed, texts, by)
     output_console().print(group_table(groups, texts, by, n_shown=n_shown))
@@ -157,7 +156,9 @@ def _read_codes(codes: Path, codec: BitCodec) -> np.ndarray:
     return packed
 
 
-def _texts(harvest: Path | None) -> RowTexts | None:
+def _texts(hidden: Path, harvest: Path | None) -> RowTexts | None:
+    if harvest is None and hidden != STDIO:
+        harvest = find_harvest(hidden)
     if harvest is None:
         note("no harvest tells of the rows' texts: contexts are row numbers only")
         return None
