@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from bitcodec import BitCodec, Report, ReportSettings, TokenTexts
+from bitcodec import BitCodec, Report, ReportSettings, TokenTexts, metrics
+from bitcodec import report as report_module
 from bitcodec.bits import pack, unpack
 from bitcodec.errors import (
     ConfigError,
@@ -392,6 +395,25 @@ def test_a_saved_report_is_read_back(report: Report, tmp_path: Path) -> None:
     assert loaded.entropy.sum_bits == pytest.approx(report.entropy.sum_bits, rel=1e-5)
     content = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
     assert (content["schema"], content["version"]) == ("bitcodec.report", 1)
+
+
+def field_names(kind: type) -> list[str]:
+    """Every field of a dataclass and of those inside, as Class.field: type."""
+    lines = []
+    for field in dataclasses.fields(kind):
+        lines.append(f"{kind.__name__}.{field.name}: {field.type}")
+        for name in re.findall(r"[A-Z]\w+", str(field.type)):
+            inner = getattr(report_module, name, None) or getattr(metrics, name, None)
+            if isinstance(inner, type) and dataclasses.is_dataclass(inner):
+                lines += field_names(inner)
+    return lines
+
+
+def test_the_fields_of_version_1_stay_what_they_are() -> None:
+    # Another field, name or type is another schema: raise bitcodec.report.VERSION with it.
+    names = sorted(set(field_names(Report)))
+    digest = hashlib.blake2b("\n".join(names).encode(), digest_size=8).hexdigest()
+    assert (report_module.VERSION, len(names), digest) == (1, 127, "d18a3e085800be1f")
 
 
 def test_numbers_that_are_not_finite_are_null_in_json_and_come_back(
