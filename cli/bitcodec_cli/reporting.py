@@ -77,8 +77,8 @@ def report(
 ) -> None:
     """Report what a codec does to hidden states and what its features are on at.
 
-    HIDDEN is a harvest, a folder, a glob, a .npy or .safetensors file, or - for .npy on stdin.
-    Texts come from its harvest. Without options the tables are printed.
+    HIDDEN is a harvest, or a folder or file of .npy or .safetensors; texts come from its harvest.
+    Without options the tables are printed.
 
     \b
     Example: bitcodec report codec hidden
