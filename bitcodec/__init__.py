@@ -14,7 +14,10 @@ from bitcodec.errors import BitcodecError
 
 if TYPE_CHECKING:
     from bitcodec.codec import BitCodec
+    from bitcodec.feature_sets import FeatureSets
     from bitcodec.metrics import Evaluation
+    from bitcodec.report import Report, ReportSettings
+    from bitcodec.row_texts import TokenTexts
     from bitcodec.statistics import BitStatistics
     from bitcodec.training import TrainingRecord
 
@@ -24,6 +27,10 @@ __all__ = [
     "BitStatistics",
     "BitcodecError",
     "Evaluation",
+    "FeatureSets",
+    "Report",
+    "ReportSettings",
+    "TokenTexts",
     "TrainingRecord",
     "errors",
 ]
@@ -33,6 +40,10 @@ _LAZY = {
     "BitCodec": "bitcodec.codec",
     "BitStatistics": "bitcodec.statistics",
     "Evaluation": "bitcodec.metrics",
+    "FeatureSets": "bitcodec.feature_sets",
+    "Report": "bitcodec.report",
+    "ReportSettings": "bitcodec.report",
+    "TokenTexts": "bitcodec.row_texts",
     "TrainingRecord": "bitcodec.training",
 }
 

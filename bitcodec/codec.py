@@ -18,7 +18,8 @@ from bitcodec.devices import resolve_device
 from bitcodec.diagnosis import warn_of
 from bitcodec.errors import ConfigError, ShapeError
 from bitcodec.files import PathLike
-from bitcodec.fitted import STREAM_ROWS, FittedCodec
+from bitcodec.fitted import STREAM_ROWS
+from bitcodec.reported import ReportedCodec
 from bitcodec.start import draw_sample, mean_of, start_model, take_rows
 from bitcodec.statistics import BitStatistics
 from bitcodec.training import Trainer, TrainingRecord, start_training
@@ -28,7 +29,7 @@ SHRINKAGE_ROWS = 2**12
 """Rows on which shrinkage is measured."""
 
 
-class BitCodec(FittedCodec):
+class BitCodec(ReportedCodec):
     """Learn binary codes for hidden states, and map between the two.
 
     The keyword arguments are those of `Parameters`; `BitCodec.preset` gives them by purpose.

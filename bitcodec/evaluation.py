@@ -40,6 +40,23 @@ def evaluate_coder(
         meter.update(batch.cpu().numpy(), coder.decode(packed))
     if meter.n_rows == 0:
         raise ShapeError("hidden has no rows: pass at least two hidden states to evaluate")
+    return figures(coder, meter, statistics, counted=counted)
+
+
+def figures(
+    coder: PackedCoder, meter: DistortionMeter, statistics: BitStatistics, *, counted: BitStatistics
+) -> Evaluation:
+    """Gather what was measured.
+
+    Args:
+        coder: of the codec.
+        meter: has seen all rows, at least one.
+        statistics: of their bits.
+        counted: the statistics that an entropy coder knows.
+
+    Raises:
+        ValueRangeError: the rows do not differ.
+    """
     code_bits = statistics.code_bits(counted)
     return Evaluation(
         n_rows=meter.n_rows,

@@ -25,7 +25,7 @@ from bitcodec.parameters import Parameters
 from bitcodec.probability import Buffer, ProbabilityTable
 from bitcodec.refine import Refiner, rate_prices
 from bitcodec.scoring import QueryWeights, Side
-from bitcodec.statistics import BitStatistics, burstiness
+from bitcodec.statistics import BitStatistics
 from bitcodec.tables import Table
 from bitcodec.tensors import model_of, tensors_of
 from bitcodec.training import TrainingRecord
@@ -184,25 +184,6 @@ class FittedCodec(Parameters):
     def inverse_transform(self, packed: np.ndarray) -> np.ndarray:
         """Decode, under the name scikit-learn uses."""
         return self.decode(packed)
-
-    def burstiness(self, packed: np.ndarray) -> np.ndarray:
-        """Return how surprising each bit of packed rows is, log2 |b - p|.
-
-        Args:
-            packed: (..., row_bytes_) uint8.
-
-        Returns:
-            (..., n_bits_) float64, at most 0; see `bitcodec.statistics.burstiness`.
-
-        Raises:
-            NotFittedError: the codec was not fitted.
-            ShapeError: the shape is another.
-            ValueRangeError: the dtype is not uint8, or a pad bit is set.
-        """
-        self._coder()
-        rows = self._check_packed(packed)
-        bits = unpack(self._codes(rows.reshape(-1, self.row_bytes_)), n_bits=self.n_bits_)
-        return burstiness(bits, self.statistics_.activity).reshape(*rows.shape[:-1], self.n_bits_)
 
     def evaluate(self, hidden: HiddenSource, *, refine: Refine | int | None = None) -> Evaluation:
         """Measure rate and distortion on hidden states, best on rows the fit did not see.

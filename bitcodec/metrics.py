@@ -8,6 +8,8 @@ import numpy as np
 
 from bitcodec.errors import ShapeError, ValueRangeError
 
+CHUNK_ROWS = 512
+"""Rows that are in memory in float64 at a time."""
 ROUNDING = 1e-12
 """Share of a sum of squares below which a difference of sums is rounding, not variance."""
 
@@ -73,7 +75,11 @@ class DistortionMeter:
         """
         if hidden.shape != decoded.shape:
             raise ShapeError(f"decoded must be {hidden.shape} like hidden, got {decoded.shape}")
-        true, approximate = hidden.astype(np.float64), decoded.astype(np.float64)
+        for start in range(0, len(hidden), CHUNK_ROWS):
+            rows = slice(start, start + CHUNK_ROWS)
+            self._add(hidden[rows].astype(np.float64), decoded[rows].astype(np.float64))
+
+    def _add(self, true: np.ndarray, approximate: np.ndarray) -> None:
         shifted = true - self._origin
         self.n_rows += len(true)
         self._errors += np.square(true - approximate).sum(axis=0)

@@ -15,7 +15,18 @@ from bitcodec import BitCodec
 from bitcodec_cli.main import main
 from bitcodec_transformers import LanguageModel
 
-COMMANDS = ("demo", "harvest", "fit", "encode", "decode", "info", "search", "eval", "splice")
+COMMANDS = (
+    "demo",
+    "harvest",
+    "fit",
+    "encode",
+    "decode",
+    "info",
+    "search",
+    "eval",
+    "report",
+    "splice",
+)
 
 
 def run(*arguments: str | Path, input: bytes | None = None) -> Result:

@@ -10,8 +10,24 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LAYERS = (
-    ("errors", "compiling"),
-    ("extras", "files", "config", "bits", "devices", "scoring_kernels", "synthetic"),
+    (
+        "errors",
+        "compiling",
+    ),
+    (
+        "extras",
+        "files",
+        "config",
+        "bits",
+        "devices",
+        "scoring_kernels",
+        "coactivation_kernels",
+        "json_fields",
+        "row_texts",
+        "report_rows",
+        "best_rows",
+        "synthetic",
+    ),
     (
         "batches",
         "surrogate",
@@ -24,6 +40,7 @@ LAYERS = (
         "refine_kernels",
         "scoring_parts",
         "context_kernels",
+        "feature_set_file",
     ),
     (
         "model",
@@ -35,6 +52,11 @@ LAYERS = (
         "parameters",
         "epochs",
         "steering",
+        "coactivation",
+        "groups",
+        "passages",
+        "feature_sets",
+        "report_features",
     ),
     (
         "normal_equations",
@@ -46,19 +68,52 @@ LAYERS = (
         "transform",
         "context_table",
         "profile_coder",
+        "pairs",
+        "report",
+        "firing_texts",
     ),
-    ("coder", "context_coder", "context_learning", "pruning", "revival", "imitation", "gradients"),
-    ("start", "tables"),
-    ("block_coder", "evaluation", "validation"),
-    ("range_coding", "finishing"),
-    ("training",),
-    ("fitted", "diagnosis"),
-    ("codec",),
+    (
+        "coder",
+        "context_coder",
+        "context_learning",
+        "entropy_tree",
+        "pruning",
+        "revival",
+        "imitation",
+        "gradients",
+    ),
+    (
+        "start",
+        "tables",
+    ),
+    (
+        "block_coder",
+        "evaluation",
+        "validation",
+        "row_meter",
+        "histograms",
+    ),
+    ("feature_reports"),
+    (
+        "range_coding",
+        "finishing",
+    ),
+    (
+        "training",
+        "reporting",
+        "pictures",
+    ),
+    (
+        "fitted",
+        "diagnosis",
+    ),
+    ("reported"),
+    ("codec"),
 )
 LAYER_OF = {name: layer for layer, names in enumerate(LAYERS) for name in names}
 LIBRARY = sorted(path for path in (ROOT / "bitcodec").glob("*.py") if path.stem != "__init__")
 OUTSIDE = sorted([*(ROOT / "cli").rglob("*.py"), *(ROOT / "integrations").rglob("*.py")])
-FORBIDDEN = {"faiss", "transformers", "click", "rich", "zarr", "ray", "psycopg"}
+FORBIDDEN = {"faiss", "transformers", "click", "rich", "zarr", "ray", "psycopg", "jinja2"}
 
 
 def imported_modules(path: Path) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Fitting and encoding need no more memory for a file that does not fit into it."""
+"""Fitting, encoding and reporting need no more memory for a file that does not fit into it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def work(source, output):
     with writer:
         for packed in codec.encode_batches(source):
             writer.append(packed)
-    return codec
+    return codec, codec.report(source)
 
 
 work(np.array(np.load(path, mmap_mode="r")[:2000]), output / "warm-up.npy")
@@ -45,10 +45,11 @@ try:
     np.load(path)
 except MemoryError:
     print("the file does not fit")
-codec = work(path, output / "codes.npy")
+codec, report = work(path, output / "codes.npy")
 header, packed = open_packed(output / "codes.npy")
 first = np.array(np.load(path, mmap_mode="r")[:1000])
 print(header.n_rows, bool((packed[:1000] == codec.encode(first)).all()))
+print(report.evaluation.n_rows, len(report.features[0].top))
 """
 
 
@@ -63,7 +64,7 @@ def is_enforced() -> bool:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux's RLIMIT_DATA")
-def test_a_file_larger_than_the_memory_is_fitted_and_encoded(
+def test_a_file_larger_than_the_memory_is_fitted_encoded_and_reported_on(
     hidden: np.ndarray, tmp_path: Path
 ) -> None:
     assert is_enforced()
@@ -82,4 +83,5 @@ def test_a_file_larger_than_the_memory_is_fitted_and_encoded(
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == ["the file does not fit", f"{len(target)} True"]
+    expected = ["the file does not fit", f"{len(target)} True", f"{len(target)} 5"]
+    assert done.stdout.splitlines() == expected

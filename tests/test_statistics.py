@@ -7,9 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bitcodec import BitCodec
 from bitcodec.bits import pack
-from bitcodec.errors import NotFittedError, ShapeError, ValueRangeError
-from bitcodec.statistics import BitStatistics, binary_entropy, burstiness
+from bitcodec.errors import ConfigError, NotFittedError, ShapeError, ValueRangeError
+from bitcodec.statistics import (
+    BitStatistics,
+    binary_entropy,
+    burstiness,
+    row_prices,
+    self_information,
+)
 
 
 def random_bits(n_rows: int, n_bits: int, *, seed: int = 0) -> np.ndarray:
@@ -123,3 +130,92 @@ def test_rows_with_a_pad_bit_change_no_count_and_are_named_by_their_place() -> N
     with pytest.raises(ValueRangeError, match="row 4500 has a pad bit set"):
         statistics.update(packed)
     assert (statistics.n_rows, statistics.counts.tolist()) == (0, [0, 0, 0])
+
+
+def test_a_row_price_is_the_sum_of_what_its_bits_cost_exactly() -> None:
+    bits = random_bits(5000, 13)
+    activity = BitStatistics.empty(13).update(pack(bits)).activity
+    np.testing.assert_array_equal(
+        row_prices(pack(bits), activity), self_information(bits, activity).sum(axis=1)
+    )
+
+
+def test_rows_cost_the_sum_of_their_own_bit_entropies_on_the_mean() -> None:
+    statistics = BitStatistics.empty(13).update(packed := pack(random_bits(5000, 13)))
+    mean = row_prices(packed, statistics.activity).mean()
+    assert mean == pytest.approx(statistics.entropy_bits, rel=1e-12)
+
+
+def test_what_bits_cost_is_minus_the_log_of_their_probability() -> None:
+    found = self_information(np.array([[1, 0], [0, 1]], np.uint8), np.array([0.25, 0.125]))
+    np.testing.assert_allclose(found, [[2, -np.log2(0.875)], [-np.log2(0.75), 3]], rtol=1e-15)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_bit_that_never_changes_costs_nothing_and_its_opposite_costs_infinitely_much() -> None:
+    found = self_information(np.array([[0, 1], [1, 0]], np.uint8), np.array([0.0, 1.0]))
+    assert found.tolist() == [[0.0, 0.0], [np.inf, np.inf]]
+    assert not np.signbit(found).any()
+
+
+def test_a_price_is_what_the_range_coder_takes(codec: BitCodec, hidden: np.ndarray) -> None:
+    packed = codec.encode(hidden)
+    counted = codec.statistics_
+    known = (counted.counts + 0.5) / (counted.n_rows + 1)
+    coded = 8 * len(codec.compress(packed))
+    assert coded == pytest.approx(row_prices(packed, known).sum(), rel=0.02)
+
+
+def test_prices_of_rows_of_another_width_are_refused() -> None:
+    with pytest.raises(ShapeError, match=r"packed must be \(n, 2\) for 9 bits, got \(4, 1\)"):
+        row_prices(np.zeros((4, 1), np.uint8), np.full(9, 0.5))
+
+
+def test_mean_burstiness_is_the_mean_over_the_rows() -> None:
+    bits = random_bits(700, 9)
+    statistics = BitStatistics.empty(9).update(pack(bits))
+    expected = burstiness(bits, statistics.activity).mean(axis=0)
+    np.testing.assert_allclose(statistics.mean_burstiness, expected, rtol=1e-12)
+
+
+@pytest.mark.filterwarnings("error")
+def test_mean_burstiness_of_bits_that_never_change_is_minus_infinity() -> None:
+    statistics = BitStatistics(n_rows=4, counts=np.array([0, 4, 2]))
+    assert statistics.mean_burstiness.tolist() == [-np.inf, -np.inf, -1.0]
+
+
+def test_the_correction_of_miller_and_madow_is_half_a_nat_a_row_for_bits_that_change() -> None:
+    statistics = BitStatistics(n_rows=10, counts=np.array([0, 5, 10]))
+    added = statistics.entropies(correction="miller-madow") - statistics.entropies()
+    np.testing.assert_allclose(added, [0, 1 / (20 * np.log(2)), 0], rtol=1e-12)
+
+
+def test_the_corrected_entropy_of_few_rows_is_nearer_to_the_truth() -> None:
+    bits = (np.random.default_rng(0).random((20, 4000)) < 0.3).astype(np.uint8)
+    statistics = BitStatistics.empty(4000).update(pack(bits))
+    truth = 4000 * float(binary_entropy(np.array(0.3)))
+    plain = statistics.entropies().sum()
+    corrected = statistics.entropies(correction="miller-madow").sum()
+    assert abs(corrected - truth) < 0.1 * abs(plain - truth)
+
+
+def test_an_unknown_correction_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"correction must be .* 'jackknife'"):
+        BitStatistics(1, np.ones(1, np.int64)).entropies(correction="jackknife")  # type: ignore[arg-type]
+
+
+def test_standard_errors_are_the_spread_over_repeated_draws() -> None:
+    generator, n, p = np.random.default_rng(0), 400, 0.2
+    draws = [BitStatistics(n, generator.binomial(n, p, size=1)) for _ in range(4000)]
+    known = BitStatistics(n, np.array([int(n * p)]))
+    spread = np.std([draw.activity[0] for draw in draws])
+    assert known.activity_standard_errors[0] == pytest.approx(spread, rel=0.05)
+    spread = np.std([draw.entropies()[0] for draw in draws])
+    assert known.entropy_standard_errors[0] == pytest.approx(spread, rel=0.05)
+
+
+@pytest.mark.filterwarnings("error")
+def test_standard_errors_of_bits_that_never_change_are_zero() -> None:
+    statistics = BitStatistics(n_rows=4, counts=np.array([0, 4]))
+    assert statistics.activity_standard_errors.tolist() == [0, 0]
+    assert statistics.entropy_standard_errors.tolist() == [0, 0]

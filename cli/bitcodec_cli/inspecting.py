@@ -17,7 +17,9 @@ from bitcodec_cli.terminal import print_json
 @click.argument("path", type=FOLDER)
 @json_option
 def info(path: Path, as_json: bool) -> None:
-    """Show what a codec folder, packed codes, an archive, an index or a harvest say of themselves.
+    """Show what a file or folder of bitcodec says of itself.
+
+    That is a codec, packed codes, an archive, an index, a harvest, a report's JSON or feature sets.
 
     \b
     Example: bitcodec info codec
@@ -42,6 +44,8 @@ def describe(path: Path) -> dict[str, Any]:
     from bitcodec.files import read_json
     from bitcodec.storage import HEADER_NAME, open_packed, read_codec_header
 
+    if path.is_file() and (found := _describe_file(path)) is not None:
+        return found
     if path.suffix == ".npy":
         return {"kind": "packed codes"} | dataclasses.asdict(open_packed(path)[0])
     if is_archive(path):
@@ -52,8 +56,29 @@ def describe(path: Path) -> dict[str, Any]:
         if (path / name).is_file():
             return {"kind": kind} | read_json(path / name)
     raise FileError(
-        f"{path} is no codec, packed codes, index or harvest, nor an archive of bitcodec"
+        f"{path} is no codec, packed codes, index or harvest, no report or feature sets, nor an "
+        "archive of bitcodec"
     )
+
+
+def _describe_file(path: Path) -> dict[str, Any] | None:
+    """Return what a report or feature sets say of themselves, None for other files."""
+    from bitcodec.feature_set_file import is_feature_sets, map_file
+
+    if is_feature_sets(path):
+        return {"kind": "feature sets"} | dataclasses.asdict(map_file(path)[0])
+    if path.suffix == ".json":
+        from bitcodec.report import Report
+
+        report = Report.load(path)
+        return {
+            "kind": "report",
+            "codec": dataclasses.asdict(report.codec),
+            "settings": dataclasses.asdict(report.settings),
+            "evaluation": dataclasses.asdict(report.evaluation),
+            "entropy": dataclasses.asdict(report.entropy),
+        }
+    return None
 
 
 def _flatten(content: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:

@@ -15,6 +15,7 @@ from bitcodec_cli.embedding import embed
 from bitcodec_cli.harvesting import harvest
 from bitcodec_cli.indexing import index
 from bitcodec_cli.inspecting import info
+from bitcodec_cli.reporting import report
 from bitcodec_cli.searching import search
 from bitcodec_cli.splicing import splice
 
@@ -53,5 +54,18 @@ def main() -> None:
     """
 
 
-for _command in (demo, harvest, embed, fit, encode, decode, info, index, search, evaluate, splice):
+for _command in (
+    demo,
+    harvest,
+    embed,
+    fit,
+    encode,
+    decode,
+    info,
+    index,
+    search,
+    evaluate,
+    report,
+    splice,
+):
     main.add_command(_command)

@@ -104,6 +104,14 @@ class HarvestRows(ABC):
         """
         return self.source(self._checked_cell(row, "document")).id
 
+    def document_text(self, row: int) -> str:
+        """Give the whole text of a row's document.
+
+        Raises:
+            ValueRangeError: there is no such row.
+        """
+        return self.source(self._checked_cell(row, "document")).text
+
     def _checked_cell(self, row: int, name: str) -> int:
         if not 0 <= row < len(self):
             raise ValueRangeError(f"row must be between 0 and {len(self) - 1}, got {row}")
