@@ -93,7 +93,7 @@ LAYERS = (
         "row_meter",
         "histograms",
     ),
-    ("feature_reports"),
+    ("feature_reports",),
     (
         "range_coding",
         "finishing",
@@ -107,8 +107,8 @@ LAYERS = (
         "fitted",
         "diagnosis",
     ),
-    ("reported"),
-    ("codec"),
+    ("reported",),
+    ("codec",),
 )
 LAYER_OF = {name: layer for layer, names in enumerate(LAYERS) for name in names}
 LIBRARY = sorted(path for path in (ROOT / "bitcodec").glob("*.py") if path.stem != "__init__")
