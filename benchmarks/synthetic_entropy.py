@@ -83,7 +83,9 @@ GROUPS: dict[str, dict[str, Case]] = {
         for preset in ("published", "paper")
     },
     "signatures": {
-        f"{size}, no entropy term": Case(data, {"entropy_weight": 0.0, "prune": False})
+        f"{size}, no entropy term": Case(
+            data, {"entropy_weight": 0.0, "prune": False, "start": "directions"}
+        )
         for size, data in SIZES.items()
     },
 }
