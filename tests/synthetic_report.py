@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from bitcodec.metrics import Evaluation
@@ -24,6 +26,7 @@ from bitcodec.report import (
     TokenCount,
     WorstRow,
 )
+from bitcodec_html import EncodedText, TokenEffects
 
 WORDS = ("the", " cat", " sat", " on", " a", " mat", ".", "\n", " Paris", " def", "(", ")", " 42")
 
@@ -33,12 +36,18 @@ def synthetic_report(
 ) -> Report:
     """Make a report of random bits at random words; feature 3 is dead, feature 5 dense."""
     generator = np.random.default_rng(seed)
-    tokens = [words[i] for i in generator.integers(len(words), size=n_rows)]
+    token_ids = generator.integers(len(words), size=n_rows)
+    tokens = [words[i] for i in token_ids]
     activity = generator.uniform(0.01, 0.4, n_features)
     activity[3] = 0.0
     bits = generator.random((n_rows, n_features)) < activity
     starts = np.concatenate([[0], np.cumsum([len(token) for token in tokens])])
-    features = tuple(_feature(j, bits[:, j], tokens, n_features) for j in range(n_features))
+    counts = np.eye(len(words), dtype=np.int64)[token_ids].T @ bits
+    n_rows_of = np.bincount(token_ids, minlength=len(words)).tolist()
+    features = tuple(
+        _feature(j, bits[:, j], _most_often(words, counts[:, j], n_rows_of), n_features)
+        for j in range(n_features)
+    )
     entropy = sum(feature.entropy_bits for feature in features)
     prices = tuple(float(price) for price in generator.normal(entropy, 5, n_rows).round(2))
     histogram = Histogram((-3.0, -2.0, -1.0, 0.0), (2, n_features - 3, 0), 1)
@@ -63,18 +72,62 @@ def synthetic_report(
             start=tuple(starts[:-1].tolist()),
             end=tuple(starts[1:].tolist()),
             position=tuple(range(n_rows)),
-            token_id=tuple(words.index(token) for token in tokens),
+            token_id=tuple(token_ids.tolist()),
         ),
         passages=(Passage("a document", 0, "".join(tokens)),),
     )
 
 
-def _feature(number: int, on: np.ndarray, tokens: list[str], n_features: int) -> Feature:
+def synthetic_effects(n_features: int) -> TokenEffects:
+    """Make four promoted and four suppressed words for every feature."""
+    generator = np.random.default_rng(1)
+    shape = (n_features, 4)
+    logits = np.sort(generator.uniform(0.5, 9, (2, *shape)))[..., ::-1]
+    promoted, suppressed = generator.integers(len(WORDS), size=(2, *shape))
+    return TokenEffects(WORDS, promoted, logits[0], suppressed, -logits[1], "Of a toy.")
+
+
+def synthetic_text(words: tuple[str, ...], n_features: int) -> EncodedText:
+    """Make a text of words at which random features are on."""
+    ends = np.cumsum([len(word) for word in words])
+    starts = ends - [len(word) for word in words]
+    bits = np.random.default_rng(2).random((len(words), n_features)) < 0.15
+    places = np.arange(len(words))
+    return EncodedText("a text", "".join(words), starts, ends, places, bits.astype(np.uint8))
+
+
+def without_text(report: Report) -> Report:
+    """Return a report as it would be had it been measured without text."""
+    rows = replace(report.rows, passage=(), start=(), end=(), position=(), token_id=())
+    features = tuple(
+        replace(
+            feature,
+            tokens=(),
+            n_tokens=None,
+            token_entropy_bits=None,
+            n_documents=None,
+            document_entropy_bits=None,
+            token_share=None,
+            document_share=None,
+        )
+        for feature in report.features
+    )
+    return replace(report, rows=rows, features=features, passages=())
+
+
+def _most_often(
+    words: tuple[str, ...], counts: np.ndarray, n_rows: list[int]
+) -> tuple[TokenCount, ...]:
+    most = [i for i in np.argsort(-counts, kind="stable")[:5].tolist() if counts[i]]
+    return tuple(TokenCount(i, words[i], int(counts[i]), n_rows[i]) for i in most)
+
+
+def _feature(
+    number: int, on: np.ndarray, tokens: tuple[TokenCount, ...], n_features: int
+) -> Feature:
     p, n = float(on.mean()), len(on)
     rows, off = np.flatnonzero(on), np.flatnonzero(~on)
     entropy = 0.0 if p in (0, 1) else float(-p * np.log2(p) - (1 - p) * np.log2(1 - p))
-    counts = {token: int(on[[t == token for t in tokens]].sum()) for token in sorted(set(tokens))}
-    most = sorted(counts, key=lambda token: -counts[token])[:5] if len(rows) else []
     other = (number + 1) % n_features
     flags = (*(("dead",) if p == 0 else ()), *(("dense",) if number == 5 else ()))
 
@@ -96,8 +149,8 @@ def _feature(number: int, on: np.ndarray, tokens: list[str], n_features: int) ->
         nearest=(Nearest(other, 0.4),),
         coactive=(Coactive(other, 0.3, 11),),
         flags=flags,
-        tokens=tuple(TokenCount(0, token, counts[token], tokens.count(token)) for token in most),
-        n_tokens=len(most),
+        tokens=tokens,
+        n_tokens=len(tokens),
         token_entropy_bits=2.0,
         n_documents=1,
         document_entropy_bits=0.0,

@@ -57,13 +57,13 @@ def starts(report: Report) -> list[dict[str, Any]]:
     return [
         _start(
             "Most token-specific",
-            "Their token tells the largest share of their entropy.",
+            "Their token tells the largest share of their cost in bits.",
             known,
             lambda feature: feature.token_share or 0.0,
         ),
         _start(
             "Most context-specific",
-            "Their document tells most of their entropy beyond what their token tells.",
+            "What their document tells of their cost, less what their token tells.",
             known,
             beyond_token,
         ),

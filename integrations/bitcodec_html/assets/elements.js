@@ -29,9 +29,14 @@ function figure(value, digits = 3) {
   return value.toFixed(Math.max(0, Math.min(6, decimals))).replace("-", "−");
 }
 
-/** A share as a percentage. */
+/** How often something is, as a percentage; rare things keep their digits. */
 function percent(value) {
-  return Number.isFinite(value) ? `${figure(100 * value, 3)} %` : "–";
+  return `${figure(100 * value)} %`;
+}
+
+/** How much of a whole something is, as a percentage; it may be negative. */
+function share(value) {
+  return Number.isFinite(value) ? `${(100 * value).toFixed(1).replace("-", "−")} %` : "–";
 }
 
 const INVISIBLE = { "\n": "⏎", "\t": "⇥", "\r": "␍", " ": "·", "\u00a0": "⍽", "\u200b": "⃝" };

@@ -44,9 +44,9 @@ function featureFacts(data, feature) {
   ];
   if (data.page.has_text) {
     facts.push(
-      ["Told by its token", `${percent(number("token_share"))} of the entropy; it is on at ` +
+      ["Told by its token", `${share(number("token_share"))} of its cost; it is on at ` +
         `${whole(number("n_tokens"))} different tokens`],
-      ["Told by its document", `${percent(number("document_share"))} of the entropy; it is on in ` +
+      ["Told by its document", `${share(number("document_share"))} of its cost; it is on in ` +
         `${whole(number("n_documents"))} documents`]);
   }
   return element("dl", { class: "facts" }, ...facts.map(([name, value]) =>
@@ -61,7 +61,7 @@ function featureTokens(data, feature) {
     smallTable("On most often at",
       [["token", ""], ["rows on", "number"], ["of the token’s", "number"]],
       tokens.map(({ text, nOn, nRows }) => [chip(text), whole(nOn),
-        `${percent(nOn / nRows)} of ${whole(nRows)}`])));
+        `${share(nOn / nRows)} of ${whole(nRows)}`])));
 }
 
 function featureEffects(data, feature) {

@@ -7,9 +7,9 @@ const COLUMNS = [
   { title: "Entropy", key: "entropy_bits", show: figure },
   { title: "Firing costs", key: "price_on_bits", show: figure },
   { title: "Norm", key: "decoder_norm", show: figure },
-  { title: "Told by token", key: "token_share", show: percent },
-  { title: "Told by document", key: "document_share", show: percent },
-  { title: "Beyond token", key: "topic_share", show: percent },
+  { title: "Told by token", key: "token_share", show: share },
+  { title: "Told by document", key: "document_share", show: share },
+  { title: "Beyond token", key: "topic_share", show: share },
   { title: "Nearest", key: "nearest_cosine", show: figure },
   { title: "Flags", key: "flags" },
 ];
@@ -34,7 +34,8 @@ function rankByTokens(lines) {
 
 /** How DataTables is to treat a column. */
 function columnOf({ title, key, show }) {
-  const plain = { title, name: key, type: "num", className: show ? "number" : key };
+  const plain = { title, name: key, type: "num", className: show ? "number" : key,
+    orderSequence: show || key === "flags" ? ["desc", "asc"] : ["asc", "desc"] };
   if (key === "feature") {
     return { ...plain, data: null, searchable: false, render: (line) => line.feature,
       createdCell: (cell, _, line) => cell.replaceChildren(
@@ -51,7 +52,7 @@ function columnOf({ title, key, show }) {
       render: (line, purpose) => purpose === "sort" ? line.flags.length : line.flags.join(", ") };
   }
   // A number that is missing sorts below all others.
-  return { ...plain, data: key, searchable: false, orderSequence: ["desc", "asc"],
+  return { ...plain, data: key, searchable: false,
     render: (value, purpose) => purpose === "display" ? show(value)
       : Number.isNaN(value) ? -Infinity : value };
 }
@@ -69,6 +70,7 @@ function showTable(DataTable, data) {
     layout: { topStart: null, topEnd: null, bottomStart: null, bottomEnd: "paging" },
     language: { emptyTable: "The codec has no features.", zeroRecords: "No feature fits the filters." },
   });
+  for (const head of document.querySelectorAll("#feature-table thead th")) head.scope = "col";
   wireFilters(table, data);
   const tell = () => {
     const { recordsDisplay, recordsTotal } = table.page.info();
