@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, Request, sync_playwright
+from playwright.sync_api import Browser, Page, Request, expect, sync_playwright
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 LOCAL = ("file:", "blob:", "data:", "about:")
@@ -55,6 +56,11 @@ class Opened:
     def texts(self, selector: str) -> list[str]:
         """Return the visible texts of all matches."""
         return self.page.locator(selector).all_inner_texts()
+
+    def arrive(self, heading: str) -> None:
+        """Wait until the view that is shown has a heading that begins so."""
+        shown = self.page.locator("main > section.current h2")
+        expect(shown).to_have_text(re.compile(f"^{heading}"))
 
     def go(self, address: str) -> None:
         """Follow a link within the page."""

@@ -69,7 +69,7 @@ def test_the_page_carries_the_rows_at_which_a_feature_is_on() -> None:
     arrays, _ = data_of(page_html(report))
     ends = np.cumsum(arrays["context_on_count"].astype(int))
     first = report.features[0].top[0]
-    steps = arrays["context_on"][: ends[0]].astype(int)
+    steps = np.cumsum(arrays["context_on_step"][: ends[0]].astype(int))
     assert (arrays["context_row"][0] + steps).tolist() == list(first.on)
 
 

@@ -21,7 +21,7 @@ _VARIABLES = {
     "#808080": "var(--quiet)",  # matplotlib's "0.5"
 }
 """What is drawn in these colours takes the page's, by day and by night."""
-_FAMILY = re.compile(r"(font: [^;\"']*?\d+(?:\.\d+)?px)[^;\"]*")
+_FAMILY = re.compile(r"font-family: [^;\"]*")
 _REFERENCE = re.compile(r"url\(#([^)]+)\)")
 SIZE_INCHES = (4.4, 2.7)
 """Of a plot; the page stretches it to its column."""
@@ -54,6 +54,7 @@ def page_style() -> dict[str, Any]:
         "ytick.labelsize": 8,
         "figure.facecolor": "none",
         "savefig.facecolor": "none",
+        "path.simplify_threshold": 0.5,  # pixels; thousands of points are hundreds then
         "svg.fonttype": "none",  # letters stay letters, in the page's font
         "svg.hashsalt": "bitcodec",  # the same report gives the same page
     }
@@ -107,7 +108,7 @@ def _serialised(root: ElementTree.Element) -> str:
 def _in_page_colours(svg: str) -> str:
     for colour, variable in _VARIABLES.items():
         svg = svg.replace(colour, variable)
-    return _FAMILY.sub(r"\1 var(--sans)", svg)
+    return _FAMILY.sub("font-family: var(--sans)", svg)
 
 
 def plots(report: Report) -> list[Plot]:

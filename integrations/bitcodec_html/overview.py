@@ -46,7 +46,13 @@ def measures(report: Report) -> list[tuple[str, str, str]]:
     ]
     if entropy.archive_bits is not None:
         lines.append(("archive", f"{entropy.archive_bits:,.1f} bits", "with a context table"))
-    return lines
+    flags = [flag for feature in report.features for flag in feature.flags]
+    dense = f"on in {report.settings.dense_activity:.0%} of the rows or more"
+    return [
+        *lines,
+        ("dead", f"{flags.count('dead'):,}", "features that are never on"),
+        ("dense", f"{flags.count('dense'):,}", f"features that are {dense}"),
+    ]
 
 
 def starts(report: Report) -> list[dict[str, Any]]:

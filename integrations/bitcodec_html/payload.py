@@ -60,7 +60,6 @@ def payload(
     strings = Strings()
     arrays = feature_arrays(report, strings) | row_arrays(report) | context_arrays(report)
     prices = coder_prices(report)
-    arrays |= {"coder_price_on": prices[1], "coder_price_off": prices[0]}
     if effects is not None:
         arrays |= effect_arrays(effects, strings, n_features=n_features)
     entries = []
@@ -76,6 +75,7 @@ def payload(
         "flags": FLAGS,
         "context_kinds": CONTEXT_KINDS,
         "context_characters": report.settings.width,
+        "price_step": price_step(report),
         "price_range": price_range(report),
         "passages": [{"document": p.document, "text": p.text} for p in report.passages],
         "effects_note": None if effects is None else effects.note,
@@ -99,7 +99,6 @@ def feature_arrays(report: Report, strings: Strings) -> dict[str, np.ndarray]:
         (len(feature.tokens) for feature in features),
         text=smallest([strings.number(count.token) for count in counts]),
         n_on=smallest([count.n_on for count in counts]),
-        n_rows=smallest([count.n_rows for count in counts]),
     )
     nearest = [f.nearest[0].cosine if f.nearest else math.nan for f in features]
     own = {
@@ -109,7 +108,9 @@ def feature_arrays(report: Report, strings: Strings) -> dict[str, np.ndarray]:
         "flags": smallest(flags),
         "nearest_cosine": trimmed(nearest),
     }
-    return columns | own | tokens | neighbour_arrays(features)
+    rows_of = {strings.number(count.token): count.n_rows for count in counts}
+    of_tokens = {"string_rows": smallest([rows_of.get(n, 0) for n in range(len(strings.texts))])}
+    return columns | own | tokens | of_tokens | neighbour_arrays(features)
 
 
 def neighbour_arrays(features: Sequence[Feature]) -> dict[str, np.ndarray]:
@@ -131,28 +132,42 @@ def neighbour_arrays(features: Sequence[Feature]) -> dict[str, np.ndarray]:
 
 
 def row_arrays(report: Report) -> dict[str, np.ndarray]:
-    """Lay out the rows that are shown; without text only their numbers and prices."""
+    """Lay out the rows that are shown; without text only their numbers and prices.
+
+    A page may show most rows of the data, so these columns make up much of its size: a token is
+    kept by its length and the gap to the token before, both small, and its price in steps.
+    """
     rows = report.rows
+    passage = np.asarray(rows.passage, np.int64)
     start, end = np.asarray(rows.start, np.int64), np.asarray(rows.end, np.int64)
+    follows = np.diff(passage, prepend=-1) == 0
+    before = np.where(follows, np.roll(end, 1), 0)
     return {
         "row_number": differences(rows.row),
-        "row_price": smallest(np.rint(np.asarray(rows.price_bits, np.float64))),
-        "row_passage": differences(rows.passage),
-        "row_start": differences(start),
+        "row_price": smallest(np.rint(np.asarray(rows.price_bits) / price_step(report))),
+        "row_passage": differences(passage),
+        "row_gap": smallest(start - before),
         "row_length": smallest(end - start),
         "row_position": differences(rows.position),
     }
 
 
+def price_step(report: Report) -> int:
+    """Return the bits to which a row's price is rounded, about a fiftieth of the mean price."""
+    return max(1, round(report.entropy.sum_bits / 50))
+
+
 def context_arrays(report: Report) -> dict[str, np.ndarray]:
-    """Lay out the contexts of all features; rows are indices into the rows shown."""
+    """Lay out the contexts of all features; rows are indices into the rows shown.
+
+    Those at which the feature is on are steps, the first from the context's own row.
+    """
     index = {row: at for at, row in enumerate(report.rows.row)}
     contexts = [(kind, c) for feature in report.features for kind, c in contexts_of(feature)]
     rows = [index[context.row] for _, context in contexts]
     steps = [
-        index[row] - at
-        for at, (_, context) in zip(rows, contexts, strict=True)
-        for row in context.on
+        np.diff([index[on] for on in context.on], prepend=row)
+        for row, (_, context) in zip(rows, contexts, strict=True)
     ]
     own = lists(
         "context",
@@ -161,11 +176,8 @@ def context_arrays(report: Report) -> dict[str, np.ndarray]:
         kind=smallest([CONTEXT_KINDS.index(kind) for kind, _ in contexts]),
         margin=halves([_number(context.margin) for _, context in contexts]),
     )
-    return (
-        own
-        | lists("context_on", (len(c.on) for _, c in contexts))
-        | {"context_on": smallest(steps)}
-    )
+    on = lists("context_on", map(len, steps), step=smallest(np.concatenate([[], *steps])))
+    return own | on
 
 
 def contexts_of(feature: Feature) -> list[tuple[str, Context]]:
@@ -207,7 +219,7 @@ def text_arrays(text: EncodedText, number: int) -> dict[str, np.ndarray]:
     rows, features = np.nonzero(text.bits)
     counts = np.bincount(rows, minlength=len(text.bits)).tolist()
     name = f"text_{number}_on"
-    return lists(name, counts) | {name: smallest(features)}
+    return lists(name, counts) | {name: differences(features)}
 
 
 def text_entry(text: EncodedText, prices: np.ndarray) -> dict[str, Any]:

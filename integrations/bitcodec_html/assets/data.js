@@ -37,6 +37,16 @@ function summed(differences) {
   return Int32Array.from(differences, (difference) => (sum += difference));
 }
 
+/** Where tokens begin in their passages, from the gap to the token before and its length. */
+function tokenStarts(gaps, lengths, passages) {
+  let end = 0;
+  return Int32Array.from(gaps, (gap, row) => {
+    const start = (row && passages[row] === passages[row - 1] ? end : 0) + gap;
+    end = start + lengths[row];
+    return start;
+  });
+}
+
 /** Lists of unequal lengths, laid end to end in `values` and cut by `counts`. */
 class Lists {
   constructor(counts, values) {
@@ -61,11 +71,11 @@ class ReportData {
     this.nFeatures = arrays.n_on.length;
     arrays.topic_share = arrays.document_share.map((share, at) => share - arrays.token_share[at]);
     this.rowNumber = summed(arrays.row_number);
-    this.rowStart = summed(arrays.row_start);
     this.rowPassage = summed(arrays.row_passage);
+    this.rowStart = tokenStarts(arrays.row_gap, arrays.row_length, this.rowPassage);
     this.rowPosition = summed(arrays.row_position);
     this.contextMargin = widened(arrays.context_margin);
-    this.contextOn = new Lists(arrays.context_on_count, arrays.context_on);
+    this.contextOn = new Lists(arrays.context_on_count, arrays.context_on_step);
     this.contexts = new Lists(arrays.context_count, arrays.context_row);
     this.tokens = new Lists(arrays.token_count, arrays.token_text);
     this.neighbours = Object.fromEntries(["nearest", "coactive"].map((kind) => [kind, {
@@ -87,8 +97,20 @@ class ReportData {
     return range(begin, end).map((at) => ({
       text: this.page.strings[this.arrays.token_text[at]],
       nOn: this.arrays.token_n_on[at],
-      nRows: this.arrays.token_n_rows[at],
+      nRows: this.arrays.string_rows[this.arrays.token_text[at]],
     }));
+  }
+
+  /** What all features cost in a row, in bits, rounded to the report's step. */
+  priceOf(row) {
+    return this.arrays.row_price[row] * this.page.price_step;
+  }
+
+  /** What a bit costs a coder that knows the report's rows, by the estimator of Krichevsky and
+   *  Trofimov, so that what no row held is dear and not impossible. */
+  coderPrice(feature, isOn) {
+    const p = (this.arrays.n_on[feature] + 0.5) / (this.page.n_rows + 1);
+    return -Math.log2(isOn ? p : 1 - p);
   }
 
   /** Names of the flags that are set. */
@@ -121,7 +143,7 @@ class ReportData {
     return range(begin, end).filter((at) => this.arrays.context_kind[at] === wanted).map((at) => ({
       row: this.arrays.context_row[at],
       margin: this.contextMargin[at],
-      on: new Set(Array.from(this.contextOn.get(at), (step) => this.arrays.context_row[at] + step)),
+      on: new Set(summed([this.arrays.context_row[at], ...this.contextOn.get(at)]).slice(1)),
     }));
   }
 }

@@ -140,6 +140,6 @@ function placeWords(data, { row, margin }) {
     `position ${whole(data.rowPosition[row])}`,
     `row ${whole(data.rowNumber[row])}`,
     Number.isNaN(margin) ? null : `margin ${figure(margin)}`,
-    `${whole(data.arrays.row_price[row])} bits for all features`,
+    `all features cost about ${whole(data.priceOf(row))} bits`,
   ].filter(Boolean).join(" · ");
 }

@@ -40,9 +40,9 @@ const MARKS = {
   // Between what the cheapest and the dearest twentieth of the rows cost.
   price: (data, { row }) => {
     const [low, high] = data.page.price_range;
-    const number = whole(data.arrays.row_price[row]);
-    const strength = (data.arrays.row_price[row] - low) / (high - low || 1);
-    return { strength: Math.max(0, Math.min(1, strength)), words: `${number} bits`, number };
+    const number = whole(data.priceOf(row));
+    const strength = (data.priceOf(row) - low) / (high - low || 1);
+    return { strength: Math.max(0, Math.min(1, strength)), words: `about ${number} bits`, number };
   },
 };
 

@@ -6,7 +6,8 @@ const N_SURPRISES = 12;
 function showTexts(data) {
   data.page.texts.forEach((text, number) => {
     const view = document.getElementById(`text-${number}-tokens`);
-    const on = new Lists(data.arrays[`text_${number}_on_count`], data.arrays[`text_${number}_on`]);
+    const on = new Lists(data.arrays[`text_${number}_on_count`],
+      summed(data.arrays[`text_${number}_on`]));
     const detail = document.getElementById(`text-${number}-detail`);
     const buttons = text.tokens.map((token, at) => tokenButton(text, token, at));
     const select = (at, { focus = true } = {}) => {
@@ -19,7 +20,8 @@ function showTexts(data) {
     };
     buttons.forEach((button, at) => button.addEventListener("click", () => select(at)));
     view.addEventListener("keydown", (event) => moveAmong(buttons, event, select));
-    view.replaceChildren(...buttons.flatMap((button, at) => [text.gaps[at], button]), text.tail);
+    view.replaceChildren(...buttons.flatMap((button, at) =>
+      [text.gaps[at], button, lineEnds(text.tokens[at])]), text.tail);
     if (buttons.length > 0) select(dearest(text.price_bits), { focus: false });
   });
 }
@@ -36,6 +38,11 @@ function tokenButton(text, token, at) {
     "data-number": figure(price, 3),
     title: `${figure(price, 4)} bits`,
     "aria-label": `${visible(token)}, ${figure(price, 4)} bits` }, shownText(token));
+}
+
+/** The line ends of a token, which stand after its button: a button does not break. */
+function lineEnds(token) {
+  return token.replace(/[^\n]/g, "");
 }
 
 /** Arrow keys, Home and End move the selection, so that a text is one stop of the tab key. */
@@ -67,7 +74,7 @@ function lineBelow(buttons, at, direction) {
 function surprisesOf(data, on) {
   const isOn = new Set(on);
   const bits = range(0, data.nFeatures).map((feature) => ({ feature, on: isOn.has(feature),
-    price: data.number(isOn.has(feature) ? "coder_price_on" : "coder_price_off", feature) }));
+    price: data.coderPrice(feature, isOn.has(feature)) }));
   return bits.sort((a, b) => b.price - a.price).slice(0, N_SURPRISES);
 }
 
