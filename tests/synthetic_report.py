@@ -19,6 +19,7 @@ from bitcodec.report import (
     Nearest,
     Pair,
     Passage,
+    PositionGroup,
     Report,
     ReportSettings,
     Rows,
@@ -60,6 +61,7 @@ def synthetic_report(
         fvu_per_dimension=tuple(generator.uniform(0.1, 0.4, 16).tolist()),
         entropy=Entropy(entropy, entropy, 0.1, entropy * 0.9, n_features - 1, entropy + 1, None),
         distributions=Distributions(*[histogram] * 6),
+        positions=(PositionGroup(0, 255, n_rows, entropy, 0.25),),
         features=features,
         pairs=(Pair(0, 1, 12, 0.5, 0.1),),
         worst_rows=(WorstRow(7, 2.5, 0.8, (SurprisingBit(1, True, 4.0, -0.1),)),),
@@ -112,7 +114,7 @@ def without_text(report: Report) -> Report:
         )
         for feature in report.features
     )
-    return replace(report, rows=rows, features=features, passages=())
+    return replace(report, rows=rows, features=features, passages=(), positions=())
 
 
 def _most_often(
@@ -139,7 +141,8 @@ def _feature(
         feature=number,
         n_on=len(rows),
         activity=p,
-        activity_standard_error=0.0,
+        activity_standard_error=0.01,
+        activity_clustered_error=None,
         entropy_bits=entropy,
         entropy_standard_error=0.0,
         mean_burstiness=-p,

@@ -23,7 +23,7 @@ _VARIABLES = {
 """What is drawn in these colours takes the page's, by day and by night."""
 _FAMILY = re.compile(r"font-family: [^;\"]*")
 _REFERENCE = re.compile(r"url\(#([^)]+)\)")
-SIZE_INCHES = (4.4, 2.7)
+SIZE_INCHES = (3.7, 2.5)
 """Of a plot; the page stretches it to its column."""
 
 
@@ -118,7 +118,10 @@ def plots(report: Report) -> list[Plot]:
         MissingExtraError: matplotlib is not installed.
     """
     with import_extra("matplotlib", extra="report").rc_context(page_style()):
-        return [_plot(name, figure) for name, figure in draw(report).items()]
+        figures = draw(report)
+        if not report.positions:
+            del figures["positions"]
+        return [_plot(name, figure) for name, figure in figures.items()]
 
 
 def _plot(name: str, figure: Any) -> Plot:

@@ -34,24 +34,28 @@ def measures(report: Report) -> list[tuple[str, str, str]]:
     """Return rate and distortion as (name, value, meaning)."""
     found, entropy = report.evaluation, report.entropy
     lines = [
-        ("FVU", digits(found.fvu), "fraction of variance unexplained, mean over dimensions"),
+        ("FVU", digits(found.fvu), "variance unexplained, mean over dimensions"),
         ("FVU, total", digits(found.fvu_total), "the same as one ratio of sums"),
         ("cosine", digits(found.cosine), "of rows and their decoded copies"),
         ("norm ratio", digits(found.l2_ratio), "decoded over true"),
-        ("float16", f"{found.float16_bytes_per_vector:,.0f} B", "bytes per vector, as they came"),
-        ("packed", f"{found.bytes_per_vector:,.0f} B", "bytes per vector, a bit a bit"),
-        ("entropy-coded", f"{found.coded_bytes_per_vector:,.1f} B", "with the fit’s activities"),
-        ("ΣH", f"{entropy.sum_bits:,.1f} bits", "an upper bound of the code’s entropy"),
-        ("tree bound", f"{entropy.tree_bits:,.1f} bits", "a tighter one, over pairs of features"),
+        ("float16", f"{found.float16_bytes_per_vector:,.0f} B", "bytes per vector, uncoded"),
+        ("packed", f"{found.bytes_per_vector:,.0f} B", "bytes per vector, bits as they are"),
+        (
+            "entropy-coded",
+            f"{found.coded_bytes_per_vector:,.1f} B",
+            "bytes, by the fit’s activities",
+        ),
+        ("ΣH", f"{entropy.sum_bits:,.1f} bits", "bounds the code’s entropy from above"),
+        ("tree bound", f"{entropy.tree_bits:,.1f} bits", "a tighter one, from pairs"),
     ]
     if entropy.archive_bits is not None:
-        lines.append(("archive", f"{entropy.archive_bits:,.1f} bits", "with a context table"))
+        lines.append(("archive", f"{entropy.archive_bits:,.1f} bits", "real, with a context table"))
     flags = [flag for feature in report.features for flag in feature.flags]
-    dense = f"on in {report.settings.dense_activity:.0%} of the rows or more"
+    dense = f"features on in {report.settings.dense_activity:.0%} of rows or more"
     return [
         *lines,
-        ("dead", f"{flags.count('dead'):,}", "features that are never on"),
-        ("dense", f"{flags.count('dense'):,}", f"features that are {dense}"),
+        ("dead", f"{flags.count('dead'):,}", "features never on"),
+        ("dense", f"{flags.count('dense'):,}", dense),
     ]
 
 

@@ -101,7 +101,9 @@ def feature_arrays(report: Report, strings: Strings) -> dict[str, np.ndarray]:
         n_on=smallest([count.n_on for count in counts]),
     )
     nearest = [f.nearest[0].cosine if f.nearest else math.nan for f in features]
+    errors = [_activity_error(feature) for feature in features]
     own = {
+        "activity_error": trimmed(errors),
         "n_tokens": smallest([feature.n_tokens or 0 for feature in features]),
         "n_documents": smallest([feature.n_documents or 0 for feature in features]),
         "n_on": smallest([feature.n_on for feature in features]),
@@ -244,6 +246,12 @@ def price_range(report: Report) -> tuple[float, float]:
         return 0.0, 1.0
     low, high = np.percentile(report.rows.price_bits, (5, 95))
     return round(float(low), 1), round(float(high), 1)
+
+
+def _activity_error(feature: Feature) -> float:
+    """Return the standard error that takes documents as independent, where it is known."""
+    clustered = feature.activity_clustered_error
+    return feature.activity_standard_error if clustered is None else clustered
 
 
 def _number(value: float | None) -> float:

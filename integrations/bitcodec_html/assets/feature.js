@@ -35,7 +35,8 @@ function featureHead(data, table, feature) {
 function featureFacts(data, feature) {
   const number = (column) => data.number(column, feature);
   const facts = [
-    ["On in", `${whole(number("n_on"))} of ${whole(data.page.n_rows)} rows, ${percent(number("activity"))}`],
+    ["On in", `${whole(number("n_on"))} of ${whole(data.page.n_rows)} rows, ` +
+      `${percent(number("activity"))} ± ${figure(100 * number("activity_error"), 2)}`],
     ["Entropy", `${figure(number("entropy_bits"))} bits per row`],
     ["A firing costs", `${figure(number("price_on_bits"))} bits, and being off ` +
       `${figure(-Math.log2(1 - number("activity")))}`],
