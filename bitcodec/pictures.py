@@ -188,6 +188,7 @@ def _bounds(report: Report, axes: Axes) -> None:
     axes.bar_label(bars, fmt="{:,.0f}", padding=3)
     axes.invert_yaxis()
     axes.set_xscale("log")
+    axes.tick_params(axis="x", which="minor", labelbottom=False)
     axes.margins(x=0.15)
     axes.set_title("What a row takes, and bounds of its entropy")
     axes.set_xlabel("bits per row")

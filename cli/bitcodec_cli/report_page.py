@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 N_TOKENS = 8
 """Tokens that a feature promotes, and suppresses, on the page."""
-TYPED = "typed"
+TYPED = "Typed text"
 """What a text is called that was typed on the command line."""
 
 

@@ -36,7 +36,8 @@ function percent(value) {
 
 /** How much of a whole something is, as a percentage; it may be negative. */
 function share(value) {
-  return Number.isFinite(value) ? `${(100 * value).toFixed(1).replace("-", "−")} %` : "–";
+  if (!Number.isFinite(value)) return "–";
+  return `${(100 * value).toFixed(1).replace(/^-(?!0\.0$)/, "−").replace("-", "")} %`;
 }
 
 const INVISIBLE = { "\n": "⏎", "\t": "⇥", "\r": "␍", " ": "·", "\u00a0": "⍽", "\u200b": "⃝" };

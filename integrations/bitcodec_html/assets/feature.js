@@ -22,8 +22,8 @@ function showFeature(data, table, feature) {
 function featureHead(data, table, feature) {
   const [before, after] = neighboursInList(table, feature);
   const step = (other, words, key) => other === null ? null
-    : element("a", { href: `#feature-${other}`, rel: words.toLowerCase(), "aria-keyshortcuts": key },
-      `${words} in the list: ${other}`);
+    : element("a", { href: `#feature-${other}`, "aria-keyshortcuts": key },
+      `${words} in the list: ${other}`, element("kbd", {}, key));
   const flags = data.flagsOf(feature);
   return element("header", { class: "feature-head" },
     element("h2", { id: "feature-title", tabindex: "-1" }, `Feature ${feature}`,

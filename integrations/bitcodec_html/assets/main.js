@@ -34,12 +34,10 @@ function route(data, table, { moveFocus }) {
   else scrollTo(0, 0);
 }
 
-/** The keys p and n step through the list while a feature is open. */
+/** The keys p and n step through the list while the focus is in a feature's view. */
 function stepByKeys(event) {
-  const typing = event.target.closest("input:not([type=radio]), select, textarea");
-  if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
-  const link = document.querySelector(`.current [aria-keyshortcuts="${CSS.escape(event.key)}"]`);
-  if (link) link.click();
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  document.querySelector(`#feature-view [aria-keyshortcuts="${CSS.escape(event.key)}"]`)?.click();
 }
 
 async function open() {
@@ -55,7 +53,11 @@ async function open() {
       .classList.toggle("numbers", box.checked));
   }
   addEventListener("hashchange", () => route(data, table, { moveFocus: true }));
-  addEventListener("keydown", stepByKeys);
+  document.getElementById("feature-view").addEventListener("keydown", stepByKeys);
+  document.querySelector(".skip").addEventListener("click", (event) => {
+    event.preventDefault(); // the address stays that of the view
+    document.querySelector("main > .current h2").focus();
+  });
   route(data, table, { moveFocus: location.hash.length > 1 });
   document.documentElement.dataset.ready = "true";
 }

@@ -21,7 +21,7 @@ function showTexts(data) {
     buttons.forEach((button, at) => button.addEventListener("click", () => select(at)));
     view.addEventListener("keydown", (event) => moveAmong(buttons, event, select));
     view.replaceChildren(...buttons.flatMap((button, at) =>
-      [text.gaps[at], button, lineEnds(text.tokens[at])]), text.tail);
+      [text.gaps[at], button, cutAtLineEnd(text.tokens[at]).after]), text.tail);
     if (buttons.length > 0) select(dearest(text.price_bits), { focus: false });
   });
 }
@@ -37,12 +37,14 @@ function tokenButton(text, token, at) {
     "--strength": ((price - low) / (high - low || 1)).toFixed(3),
     "data-number": figure(price, 3),
     title: `${figure(price, 4)} bits`,
-    "aria-label": `${visible(token)}, ${figure(price, 4)} bits` }, shownText(token));
+    "aria-label": `${visible(token)}, ${figure(price, 4)} bits` }, shownText(cutAtLineEnd(token).shown));
 }
 
-/** The line ends of a token, which stand after its button: a button does not break. */
-function lineEnds(token) {
-  return token.replace(/[^\n]/g, "");
+/** Cut a token after its line ends: what follows, a line's indent, stands outside its button, since
+ *  a button does not break. */
+function cutAtLineEnd(token) {
+  const [, shown, indent] = /^(.*\n)([ \t]*)$/s.exec(token) ?? [null, token, ""];
+  return { shown, after: shown.replace(/[^\n]/g, "") + indent };
 }
 
 /** Arrow keys, Home and End move the selection, so that a text is one stop of the tab key. */
