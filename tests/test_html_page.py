@@ -6,6 +6,7 @@ import base64
 import gzip
 import json
 import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,7 +23,14 @@ from bitcodec import BitCodec
 from bitcodec.errors import FileError, FormatError, MissingExtraError, ShapeError
 from bitcodec.row_texts import TokenTexts
 from bitcodec_cli.main import main
-from bitcodec_html import TokenEffects, encoded_texts, page_html, table_library, write_page
+from bitcodec_html import (
+    TokenEffects,
+    check_page,
+    encoded_texts,
+    page_html,
+    table_library,
+    write_page,
+)
 from bitcodec_html.packing import differences, embed, halves, smallest, tensor_file, trimmed
 from bitcodec_html.page import SCRIPTS, asset, script_hash
 from bitcodec_html.payload import payload
@@ -210,12 +218,19 @@ def test_another_itables_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         table_library.table_library()
 
 
-def test_a_missing_package_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
+@pytest.mark.parametrize("package", ["itables", "jinja2", "matplotlib"])
+def test_a_missing_package_is_told_of_before_a_report_is_measured(
+    package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    fix = rf"{package} is not installed: run `pip install 'bitcodec\[report\]'`"
+    with pytest.raises(MissingExtraError, match=fix):
+        check_page(tmp_path / "report.html")
 
-    monkeypatch.setitem(sys.modules, "itables", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'bitcodec\[report\]'"):
-        page_html(synthetic_report())
+
+def test_a_page_that_could_not_be_written_is_told_of_before_too(tmp_path: Path) -> None:
+    with pytest.raises(FileError, match="its parent folder does not exist"):
+        check_page(tmp_path / "nowhere" / "report.html")
 
 
 def test_options_of_the_page_without_a_page_are_wrong_usage(tmp_path: Path) -> None:

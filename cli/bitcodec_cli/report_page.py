@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +25,39 @@ TYPED = "Typed text"
 """What a text is called that was typed on the command line."""
 
 
-def write_report_page(
-    report: Report,
+@dataclass(frozen=True)
+class PreparedPage:
+    """A page that waits for its report; what else can fail has been done."""
+
+    output: Path
+    """The HTML file."""
+    overwrite: bool
+    """Whether to replace an existing file."""
+    title: str | None
+    """Of the page; None names model, layer, features and rows."""
+    origin: QueryOrigin | None
+    """Model, layer and choice of rows."""
+    effects: TokenEffects | None
+    """What the features say of the model's next token."""
+    texts: list[EncodedText]
+    """Texts to show."""
+
+    def write(self, report: Report) -> None:
+        """Write the page of a report."""
+        from bitcodec_html import write_page
+
+        write_page(
+            report,
+            self.output,
+            title=self.title or default_title(report, self.origin),
+            effects=self.effects,
+            texts=self.texts,
+            overwrite=self.overwrite,
+        )
+        note(f"wrote {self.output}")
+
+
+def prepare_page(
     codec: BitCodec,
     output: Path,
     *,
@@ -35,41 +67,40 @@ def write_report_page(
     title: str | None,
     device: str,
     overwrite: bool,
-) -> None:
-    """Write the page of a report.
+) -> PreparedPage:
+    """Do all of a page that does not need the report, which takes long to measure.
 
     Args:
-        report: the report.
-        codec: its codec.
+        codec: the codec.
         output: the HTML file.
         hidden: the hidden states of the report, whose harvest tells model, layer and rows.
         model: name or path of the model; None takes one only for `texts`, that of the harvest.
         texts: texts, or files of texts, to encode.
-        title: of the page; by default it names model, layer, features and rows.
+        title: of the page.
         device: where the model computes.
         overwrite: replace an existing file.
 
     Raises:
         click.UsageError: texts are to be encoded, but neither the harvest nor the codec tells the
             layer.
+        FileError: `output` cannot be written.
+        MissingExtraError: a package of the extra "report" is not installed.
     """
-    from bitcodec_html import write_page
+    from bitcodec_html import check_page
 
+    check_page(output, overwrite=overwrite)
     origin = origin_of(hidden, codec)
     effects, encoded = None, []
     if model is not None or texts:
+        documents = [document for text in texts for document in documents_of(text)]
+        if documents and origin is None:
+            raise click.UsageError(
+                "--text needs the layer: neither a harvest of HIDDEN nor the codec tells it"
+            )
         loaded = load_model_of(origin, name=model, dtype=None, device=device)
         effects = token_effects(loaded, codec)
-        encoded = encode_texts(texts, loaded, codec, origin)
-    write_page(
-        report,
-        output,
-        title=title or default_title(report, origin),
-        effects=effects,
-        texts=encoded,
-        overwrite=overwrite,
-    )
-    note(f"wrote {output}")
+        encoded = encode_texts(documents, loaded, codec, origin)
+    return PreparedPage(output, overwrite, title, origin, effects, encoded)
 
 
 def origin_of(hidden: Path, codec: BitCodec) -> QueryOrigin | None:
@@ -126,19 +157,14 @@ def named(lens: LogitLens, model: LanguageModel) -> TokenEffects:
 
 
 def encode_texts(
-    texts: tuple[str, ...], model: LanguageModel, codec: BitCodec, origin: QueryOrigin | None
+    documents: list[Any], model: LanguageModel, codec: BitCodec, origin: QueryOrigin | None
 ) -> list[EncodedText]:
-    """Run texts through model and codec, a text a document."""
+    """Run documents through model and codec."""
     from bitcodec_html import encoded_texts
     from bitcodec_transformers import hidden_of
 
-    documents = [document for text in texts for document in documents_of(text)]
-    if not documents:
+    if not documents or origin is None:
         return []
-    if origin is None:
-        raise click.UsageError(
-            "--text needs the layer: neither a harvest of HIDDEN nor the codec tells it"
-        )
     states = hidden_of(documents, model=model, layer=origin.layer, **origin.rows)
     return encoded_texts(codec, states.hidden, states.rows)
 

@@ -11,7 +11,7 @@ from bitcodec_cli.archives import open_codes
 from bitcodec_cli.codecs import STDIO, open_source
 from bitcodec_cli.options import FOLDER, codec_argument, device_option, overwrite_option
 from bitcodec_cli.provenance import find_harvest
-from bitcodec_cli.report_page import write_report_page
+from bitcodec_cli.report_page import prepare_page
 from bitcodec_cli.terminal import note, output_console, progress_bar
 
 if TYPE_CHECKING:
@@ -103,9 +103,8 @@ def report(
 
     if output is None and (model or texts or title):
         raise click.UsageError("--model, --text and --title are of the page: give -o too")
-    for target in (output, json_file):
-        if target is not None:
-            check_target(target, overwrite=overwrite)
+    if json_file is not None:
+        check_target(json_file, overwrite=overwrite)
     if pictures is not None:
         check_pictures(pictures, format=picture_format, overwrite=overwrite)
     loaded = BitCodec.load(codec, device=device)
@@ -113,6 +112,18 @@ def report(
     if by is not None:
         _print_groups(loaded, hidden, by, codes=codes, harvest=harvest, n_shown=rows)
         return
+    page = None
+    if output is not None:
+        page = prepare_page(
+            loaded,
+            output,
+            hidden=hidden,
+            model=model,
+            texts=texts,
+            title=title,
+            device=device,
+            overwrite=overwrite,
+        )
     measured = _measure(
         loaded,
         hidden,
@@ -123,18 +134,8 @@ def report(
     if json_file is not None:
         measured.save(json_file, overwrite=overwrite)
         note(f"wrote {json_file}")
-    if output is not None:
-        write_report_page(
-            measured,
-            loaded,
-            output,
-            hidden=hidden,
-            model=model,
-            texts=texts,
-            title=title,
-            device=device,
-            overwrite=overwrite,
-        )
+    if page is not None:
+        page.write(measured)
     if pictures is not None:
         _draw(measured, pictures, picture_format, overwrite=overwrite)
     if features or (json_file is None and pictures is None and output is None):

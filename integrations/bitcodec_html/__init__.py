@@ -16,14 +16,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bitcodec_html.effects import TokenEffects
-    from bitcodec_html.page import page_html, write_page
+    from bitcodec_html.page import check_page, page_html, write_page
     from bitcodec_html.texts import EncodedText, encoded_texts
 
-__all__ = ["EncodedText", "TokenEffects", "encoded_texts", "page_html", "write_page"]
+__all__ = [
+    "EncodedText",
+    "TokenEffects",
+    "check_page",
+    "encoded_texts",
+    "page_html",
+    "write_page",
+]
 
 _HOME_OF = {
     "EncodedText": "texts",
     "TokenEffects": "effects",
+    "check_page": "page",
     "encoded_texts": "texts",
     "page_html": "page",
     "write_page": "page",

@@ -10,7 +10,7 @@ from typing import Any
 
 import bitcodec
 from bitcodec.extras import import_extra
-from bitcodec.files import PathLike, atomic_path
+from bitcodec.files import PathLike, atomic_path, check_target
 from bitcodec.report import Report
 from bitcodec_html import overview
 from bitcodec_html.effects import TokenEffects
@@ -59,6 +59,24 @@ def write_page(
     content = page_html(report, title=title, effects=effects, texts=texts)
     with atomic_path(path, overwrite=overwrite) as temporary:
         temporary.write_text(content, encoding="utf-8")
+
+
+def check_page(path: PathLike, *, overwrite: bool = False) -> None:
+    """Raise if a page could not be written, before its report is measured.
+
+    Args:
+        path: of the page.
+        overwrite: replace an existing file.
+
+    Raises:
+        FileError: `path` exists and `overwrite` is false, or its folder is missing or read-only.
+        MissingExtraError: jinja2, matplotlib or itables is not installed.
+        FormatError: this itables does not bring DataTables as it should.
+    """
+    check_target(path, overwrite=overwrite)
+    for package in ("jinja2", "matplotlib"):
+        import_extra(package, extra="report")
+    table_library()
 
 
 def page_html(

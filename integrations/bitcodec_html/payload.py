@@ -155,8 +155,8 @@ def row_arrays(report: Report) -> dict[str, np.ndarray]:
 
 
 def price_step(report: Report) -> int:
-    """Return the bits to which a row's price is rounded, about a fiftieth of the mean price."""
-    return max(1, round(report.entropy.sum_bits / 50))
+    """Return the bits to which a row's price is rounded, a thirtieth of the mean price."""
+    return max(1, round(report.entropy.sum_bits / 30))
 
 
 def context_arrays(report: Report) -> dict[str, np.ndarray]:
