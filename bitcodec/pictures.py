@@ -156,6 +156,7 @@ def _positions(report: Report, axes: Axes) -> None:
     names = [_span(group.first, group.last) for group in report.positions]
     axes.bar(names, [group.sum_bits for group in report.positions], color=COLOUR)
     axes.set_title("Entropy by position" + ("" if names else ": no texts were given"))
+    axes.tick_params(axis="x", labelrotation=30)
     axes.set_xlabel("position of the token in its window")
     axes.set_ylabel("sum of H2(p) in bits")
 
