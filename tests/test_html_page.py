@@ -7,6 +7,7 @@ import gzip
 import json
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,9 +22,11 @@ from safetensors.numpy import load
 
 from bitcodec import BitCodec
 from bitcodec.errors import FileError, FormatError, MissingExtraError, ShapeError
+from bitcodec.report import Report
 from bitcodec.row_texts import TokenTexts
 from bitcodec_cli.main import main
 from bitcodec_html import (
+    EncodedText,
     TokenEffects,
     check_page,
     encoded_texts,
@@ -36,6 +39,13 @@ from bitcodec_html.page import SCRIPTS, asset, script_hash
 from bitcodec_html.payload import payload
 from tests.synthetic_report import WORDS, synthetic_effects, synthetic_report, synthetic_text
 
+PageData = tuple[dict[str, np.ndarray], dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def html() -> str:
+    return page_html(synthetic_report(), effects=synthetic_effects(40))
+
 
 def embedded(html: str, block: str) -> bytes:
     found = re.search(rf'<script type="text/plain" id="{block}">([^<]*)</script>', html)
@@ -43,8 +53,9 @@ def embedded(html: str, block: str) -> bytes:
     return gzip.decompress(base64.b64decode(found[1]))
 
 
-def data_of(html: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    data = embedded(html, "report-data")
+def data_of(report: Report, texts: Sequence[EncodedText] = ()) -> PageData:
+    """Return the arrays of a page and what is beside them."""
+    data = payload(report, title="", effects=None, texts=texts)
     length = int.from_bytes(data[:8], "little")
     page = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["page"])
     return load(data), page
@@ -52,7 +63,7 @@ def data_of(html: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
 def test_the_page_carries_every_context_of_the_report() -> None:
     report = synthetic_report()
-    arrays, page = data_of(page_html(report))
+    arrays, page = data_of(report)
     rows = np.cumsum(arrays["row_number"].astype(int))[arrays["context_row"]]
     margins = (arrays["context_margin"].astype(np.uint32) << 16).view(np.float32)
     expected = [
@@ -74,7 +85,7 @@ def test_the_page_carries_every_context_of_the_report() -> None:
 
 def test_the_page_carries_the_rows_at_which_a_feature_is_on() -> None:
     report = synthetic_report()
-    arrays, _ = data_of(page_html(report))
+    arrays, _ = data_of(report)
     ends = np.cumsum(arrays["context_on_count"].astype(int))
     first = report.features[0].top[0]
     steps = np.cumsum(arrays["context_on_step"][: ends[0]].astype(int))
@@ -83,7 +94,7 @@ def test_the_page_carries_the_rows_at_which_a_feature_is_on() -> None:
 
 def test_the_page_carries_the_feature_table() -> None:
     report = synthetic_report()
-    arrays, page = data_of(page_html(report))
+    arrays, page = data_of(report)
     for name in ("activity", "entropy_bits", "decoder_norm"):
         values = np.array([getattr(feature, name) for feature in report.features])
         np.testing.assert_allclose(arrays[name], values, rtol=1e-3)
@@ -92,8 +103,14 @@ def test_the_page_carries_the_feature_table() -> None:
     assert page["flags"][int(np.log2(arrays["flags"][3]))] == "dead"
 
 
-def test_the_script_is_the_only_one_that_its_policy_lets_run() -> None:
-    html = page_html(synthetic_report())
+def test_the_page_holds_the_data_of_its_report(html: str) -> None:
+    effects = synthetic_effects(40)
+    title = "40 features on 400 rows"
+    data = payload(synthetic_report(), title=title, effects=effects, texts=[])
+    assert embedded(html, "report-data") == data
+
+
+def test_the_script_is_the_only_one_that_its_policy_lets_run(html: str) -> None:
     policy = re.search(r'Content-Security-Policy" content="([^"]*)"', html)
     script = re.search(r'<script type="module">(.*?)</script>', html, flags=re.DOTALL)
     assert policy is not None
@@ -107,19 +124,16 @@ def test_no_asset_ends_the_element_it_is_put_into(name: str) -> None:
     assert not re.search(r"</(script|style)|<!--", asset(name))
 
 
-def test_the_page_names_no_address_to_fetch_from() -> None:
-    html = page_html(synthetic_report(), effects=synthetic_effects(40))
+def test_the_page_names_no_address_to_fetch_from(html: str) -> None:
     names = re.findall(r'(?:src|href|action)="([^"#][^"]*)"|url\(([^)#]*)\)', html)
     assert names == []
 
 
-def test_the_same_report_gives_the_same_page() -> None:
-    texts = [synthetic_text(WORDS, 40)]
-    assert page_html(synthetic_report(), texts=texts) == page_html(synthetic_report(), texts=texts)
+def test_the_same_report_gives_the_same_page(html: str) -> None:
+    assert page_html(synthetic_report(), effects=synthetic_effects(40)) == html
 
 
-def test_licences_of_what_the_page_carries_are_in_it() -> None:
-    html = page_html(synthetic_report())
+def test_licences_of_what_the_page_carries_are_in_it(html: str) -> None:
     assert "DataTables" in embedded(html, "table-library").decode()
     for owner in ("SpryMedia", "OpenJS Foundation"):
         assert owner in html.split('<h2 id="about-title"')[1]
@@ -146,9 +160,9 @@ def test_a_page_is_written_whole_and_not_over_another(tmp_path: Path) -> None:
 def test_effects_and_texts_of_other_codecs_are_refused() -> None:
     report = synthetic_report(40)
     with pytest.raises(ShapeError, match="effects on tokens must be of the report's 40 features"):
-        page_html(report, effects=synthetic_effects(41))
+        payload(report, title="", effects=synthetic_effects(41), texts=[])
     with pytest.raises(ShapeError, match="'a text' must be of the report's 40 features, got 39"):
-        page_html(report, texts=[synthetic_text(WORDS, 39)])
+        payload(report, title="", effects=None, texts=[synthetic_text(WORDS, 39)])
 
 
 def test_effects_of_unequal_shapes_are_refused() -> None:
@@ -175,7 +189,7 @@ def test_text_between_tokens_that_are_rows_is_kept() -> None:
         position=text.position[1:2],
         bits=text.bits[1:2],
     )
-    _, page = data_of(page_html(synthetic_report(), texts=[kept]))
+    _, page = data_of(synthetic_report(), texts=[kept])
     (found,) = page["texts"]
     assert (found["gaps"], found["tokens"], found["tail"]) == ([" one"], [" two"], " three")
 
