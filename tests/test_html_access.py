@@ -87,15 +87,12 @@ def test_all_text_stands_out_from_what_is_behind_it(
     opened.page.context.close()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing_to_complain_of(browser: Browser, path: Path, scheme: str) -> None:
+def test_axe_finds_nothing_to_complain_of(opened: Opened) -> None:
     """Names, roles, landmarks, order of headings and what else axe-core knows of WCAG 2."""
-    opened = open_page(browser, path, scheme=scheme)
     for view in VIEWS:
         visit(opened, view)
         found = Axe().run(opened.page).response["violations"]
         assert [(rule["id"], rule["nodes"][0]["html"]) for rule in found] == []
-    opened.page.context.close()
 
 
 def test_every_id_is_one(opened: Opened) -> None:
