@@ -44,6 +44,10 @@ def test_text_that_looks_like_html_is_shown_and_does_nothing(
     for address in ("#features", "#feature-0", "#feature-1", "#texts", "#about", "#overview"):
         opened.go(address)
         opened.page.wait_for_timeout(30)
+    opened.go("#features")
+    for searched, found in (("&amp;", True), ("<IMG src=x", True), ("<img onload", False)):
+        opened.page.get_by_role("searchbox").fill(searched)
+        assert (opened.page.locator("#feature-table tbody a").count() > 0) == found
     assert opened.page.evaluate("window.hacked") is None
     assert opened.page.locator("main img, main script, main b").count() == 0
     assert opened.text("h1") == HOSTILE[0]

@@ -20,7 +20,8 @@ function tableLine(data, feature) {
   const line = { feature, tokens, flags: data.flagsOf(feature) };
   for (const { key, show } of COLUMNS) if (show) line[key] = data.number(key, feature);
   const promoted = data.effectsOf("promoted", feature) || [];
-  line.searched = [feature, ...tokens, ...promoted.map(({ text }) => text), ...line.flags].join(" ");
+  line.searched = [feature, ...tokens, ...promoted.map(({ text }) => text), ...line.flags].join(" ")
+    .toLowerCase();
   return line;
 }
 
@@ -42,8 +43,8 @@ function columnOf({ title, key, show }) {
         element("a", { href: `#feature-${line.feature}` }, String(line.feature))) };
   }
   if (key === "tokens") {
-    return { ...plain, data: null,
-      render: (line, purpose) => ({ sort: line.token_rank, filter: line.searched })[purpose] ?? "",
+    return { ...plain, data: null, searchable: false,
+      render: (line, purpose) => purpose === "sort" ? line.token_rank : "",
       createdCell: (cell, _, line) => cell.replaceChildren(
         ...line.tokens.slice(0, 4).flatMap((token) => [chip(token), " "])) };
   }
@@ -82,7 +83,8 @@ function showTable(DataTable, data) {
   return table;
 }
 
-/** Let the search box, the flags and the range of activities choose the lines. */
+/** Let the search box, the flags and the range of activities choose the lines. The search is ours:
+ *  that of DataTables reads what it searches in as HTML. */
 function wireFilters(table, data) {
   const form = document.getElementById("filters");
   const redraw = () => {
@@ -91,7 +93,9 @@ function wireFilters(table, data) {
     table.search.fixed("flag", (_, line) => flag === "any" || line.flags.includes(flag) ||
       (flag === "none" && line.flags.length === 0));
     table.search.fixed("activity", (_, line) => line.activity >= low && line.activity <= high);
-    table.search(search).draw();
+    const words = search.toLowerCase().split(/\s+/);
+    table.search.fixed("words", (_, line) => words.every((word) => line.searched.includes(word)));
+    table.draw();
   };
   form.addEventListener("input", redraw);
   form.addEventListener("reset", () => setTimeout(redraw));
