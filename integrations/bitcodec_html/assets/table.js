@@ -69,7 +69,11 @@ function showTable(DataTable, data) {
     pageLength: 50,
     autoWidth: false,
     layout: { topStart: null, topEnd: null, bottomStart: null, bottomEnd: "paging" },
-    language: { emptyTable: "The codec has no features.", zeroRecords: "No feature fits the filters." },
+    language: {
+      emptyTable: "The codec has no features.",
+      zeroRecords: "No feature fits the filters.",
+      aria: { orderableRemove: ": Activate to invert sorting" }, // a third click begins anew
+    },
   });
   for (const head of document.querySelectorAll("#feature-table thead th")) head.scope = "col";
   wireFilters(table, data);
