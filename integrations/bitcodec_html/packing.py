@@ -54,7 +54,7 @@ def trimmed(values: Sequence[float] | np.ndarray) -> np.ndarray:
     """Round float32 to twelve binary digits, three to four decimal ones; the zeros compress.
 
     >>> trimmed([0.1234567]).tolist()
-    [0.12347412109375]
+    [0.123443603515625]
     """
     return _rounded(values, n_zeros=12).view(np.float32)
 
