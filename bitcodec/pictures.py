@@ -32,9 +32,8 @@ def draw(report: Report) -> dict[str, Figure]:
     """Draw all pictures of a report.
 
     Returns:
-        A figure of one pair of axes by name: `activity`, `entropy`, `dimensions`, `burstiness`,
-        `prices`, `errors`,
-        `positions`. No global state of pyplot is touched.
+        A figure of one pair of axes by name: `bounds`, `activity`, `entropy`, `dimensions`,
+        `burstiness`, `prices`, `errors`, `positions`. No global state of pyplot is touched.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -157,6 +156,7 @@ def _positions(report: Report, axes: Axes) -> None:
     names = [_span(group.first, group.last) for group in report.positions]
     axes.bar(names, [group.sum_bits for group in report.positions], color=COLOUR)
     axes.set_title("Entropy by position" + ("" if names else ": no texts were given"))
+    axes.tick_params(axis="x", labelrotation=30)
     axes.set_xlabel("position of the token in its window")
     axes.set_ylabel("sum of H2(p) in bits")
 
@@ -174,7 +174,29 @@ def _errors(report: Report, axes: Axes) -> None:
     axes.set_ylabel("rows")
 
 
+def _bounds(report: Report, axes: Axes) -> None:
+    found, entropy = report.evaluation, report.entropy
+    bits = {
+        "float16": found.float16_bytes_per_vector * 8,
+        "packed": found.bytes_per_vector * 8,
+        "coded, fit's activities": entropy.coder_bits,
+        "sum of entropies": entropy.sum_bits,
+        "tree bound": entropy.tree_bits,
+    }
+    if entropy.archive_bits is not None:
+        bits["archive"] = entropy.archive_bits
+    bars = axes.barh(list(bits), list(bits.values()), color=COLOUR, height=0.6)
+    axes.bar_label(bars, fmt="{:,.0f}", padding=3)
+    axes.invert_yaxis()
+    axes.set_xscale("log")
+    axes.tick_params(axis="x", which="minor", labelbottom=False)
+    axes.margins(x=0.15)
+    axes.set_title("What a row takes, and bounds of its entropy")
+    axes.set_xlabel("bits per row")
+
+
 _PAINTERS: dict[str, Callable[[Report, Axes], None]] = {
+    "bounds": _bounds,
     "activity": _activity,
     "entropy": _entropy,
     "dimensions": _dimensions,

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -14,6 +16,9 @@ from hypothesis import settings
 from bitcodec import BitCodec
 from bitcodec.batches import HiddenBatches
 from bitcodec_transformers import LanguageModel, harvest, load_model, pydoc_topics
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 # The same examples on every run, however slow the machine.
 settings.register_profile("bitcodec", deadline=None, derandomize=True)
@@ -54,3 +59,12 @@ def hidden(harvest_folder: Path) -> np.ndarray:
 def codec(hidden: np.ndarray) -> BitCodec:
     """A codec of 67 bits without search, so that the last byte has pad bits; not to be changed."""
     return BitCodec(n_bits=67, n_steps=60, batch_size=256, refine="none").fit(hidden[:3072])
+
+
+@pytest.fixture(scope="module")  # while it runs, no other event loop can
+def browser() -> Iterator[Browser]:
+    """A headless Chromium; the test skips where none is installed."""
+    from tests.browsing import chromium
+
+    with chromium() as started:
+        yield started

@@ -10,10 +10,18 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = {"bitcodec", "bitcodec_cli", "bitcodec_faiss", "bitcodec_transformers", "bitcodec_zarr"}
+PACKAGES = {
+    "bitcodec",
+    "bitcodec_cli",
+    "bitcodec_faiss",
+    "bitcodec_html",
+    "bitcodec_transformers",
+    "bitcodec_zarr",
+}
 TRY = """
 import importlib.util, pathlib
 import bitcodec, bitcodec_cli, bitcodec_faiss, bitcodec_transformers, bitcodec_zarr
+import bitcodec_html.page
 import numpy as np
 for name in ("cli", "integrations"):
     assert importlib.util.find_spec(name) is None, name
@@ -47,6 +55,8 @@ def test_the_wheel_holds_the_packages_and_their_type_markers(wheel: Path) -> Non
     assert roots == PACKAGES
     for package in PACKAGES:
         assert f"{package}/py.typed" in names
+    assets = (ROOT / "integrations" / "bitcodec_html" / "assets").iterdir()
+    assert {f"bitcodec_html/assets/{file.name}" for file in assets} <= set(names)
 
 
 def test_the_wheel_works_from_another_folder(wheel: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from bitcodec_cli.archives import open_codes
 from bitcodec_cli.codecs import STDIO, open_source
 from bitcodec_cli.options import FOLDER, codec_argument, device_option, overwrite_option
 from bitcodec_cli.provenance import find_harvest
+from bitcodec_cli.report_page import prepare_page
 from bitcodec_cli.terminal import note, output_console, progress_bar
 
 if TYPE_CHECKING:
@@ -28,6 +29,12 @@ if TYPE_CHECKING:
 @click.argument("hidden", type=FOLDER)
 @click.option("--codes", type=FOLDER, help="Codes of HIDDEN that `bitcodec encode` wrote.")
 @click.option("--harvest", type=FOLDER, help="Harvest of HIDDEN, where it is not found by itself.")
+@click.option("-o", "--output", type=FOLDER, help="Write the page, one HTML file.")
+@click.option("--model", help="Page: what features say of this model's next token. Name or path.")
+@click.option(
+    "--text", "texts", multiple=True, help="Page: a text, or .txt or .jsonl file, to encode."
+)
+@click.option("--title", help="Of the page.")
 @click.option("--json", "json_file", type=FOLDER, help="Write the whole report as JSON.")
 @click.option("--pictures", type=FOLDER, help="Folder to draw pictures into.")
 @click.option(
@@ -63,6 +70,10 @@ def report(
     hidden: Path,
     codes: Path | None,
     harvest: Path | None,
+    output: Path | None,
+    model: str | None,
+    texts: tuple[str, ...],
+    title: str | None,
     json_file: Path | None,
     pictures: Path | None,
     picture_format: Format,
@@ -78,16 +89,20 @@ def report(
     """Report what a codec does to hidden states and what its features are on at.
 
     HIDDEN is a harvest, or a folder or file of .npy or .safetensors; texts come from its harvest.
-    Without options the tables are printed.
+    Without options the tables are printed. The page needs no server and no network; with --text it
+    takes the harvest's model, whose effects it then shows too.
 
     \b
     Example: bitcodec report codec hidden
+             bitcodec report codec hidden -o report.html --text "To be or not to be"
              bitcodec report codec hidden --feature 12 --json report.json --pictures pictures
     """
     from bitcodec import BitCodec, ReportSettings
     from bitcodec.files import check_target
     from bitcodec.pictures import check_pictures
 
+    if output is None and (model or texts or title):
+        raise click.UsageError("--model, --text and --title are of the page: give -o too")
     if json_file is not None:
         check_target(json_file, overwrite=overwrite)
     if pictures is not None:
@@ -97,6 +112,18 @@ def report(
     if by is not None:
         _print_groups(loaded, hidden, by, codes=codes, harvest=harvest, n_shown=rows)
         return
+    page = None
+    if output is not None:
+        page = prepare_page(
+            loaded,
+            output,
+            hidden=hidden,
+            model=model,
+            texts=texts,
+            title=title,
+            device=device,
+            overwrite=overwrite,
+        )
     measured = _measure(
         loaded,
         hidden,
@@ -107,9 +134,11 @@ def report(
     if json_file is not None:
         measured.save(json_file, overwrite=overwrite)
         note(f"wrote {json_file}")
+    if page is not None:
+        page.write(measured)
     if pictures is not None:
         _draw(measured, pictures, picture_format, overwrite=overwrite)
-    if features or (json_file is None and pictures is None):
+    if features or (json_file is None and pictures is None and output is None):
         _print(measured, codec, features=features, n_shown=rows)
 
 
