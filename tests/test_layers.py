@@ -106,6 +106,7 @@ LAYERS = (
     (
         "fitted",
         "diagnosis",
+        "tracking",
     ),
     ("reported",),
     ("codec",),
