@@ -119,21 +119,20 @@ def test_the_example_in_the_docs_opens_and_holds_what_the_readme_says_of_it(
     root = Path(__file__).parent.parent
     path = root / "docs" / "examples" / "smollm2-layer-15.html"
     assert path.stat().st_size < 2_000_000
-    opened = open_page(browser, path, "#feature-731")
-    opened.arrive("Feature 731")
-    readme = (root / "README.md").read_text(encoding="utf-8")
-    assert 'on at 414 of 420 " if"' in readme
-    assert opened.texts("#feature-view .beside tbody tr")[0].split()[:2] == ["·if", "414"]
-    assert "of 420" in opened.text("#feature-view .beside tbody tr")
-    assert opened.text("#feature-view .effects tbody .chip") == "·you"
+    opened = open_page(browser, path, "#feature-630")
+    opened.arrive("Feature 630")
+    readme = " ".join((root / "README.md").read_text(encoding="utf-8").split())
+    assert 'on at 3,187 of 3,213 " is"' in readme
+    assert opened.texts("#feature-view .beside tbody tr")[0].split()[:2] == ["·is", "3,187"]
+    assert "of 3,213" in opened.text("#feature-view .beside tbody tr")
     starts = opened.page.locator("#overview .starts")
     specific = [starts.nth(n).locator("a").all_text_contents() for n in range(2)]
-    assert specific[0][4] == "731"
-    assert (specific[1][0], specific[1][2]) == ("2111", "824")
-    opened.go("#feature-2111")
-    opened.arrive("Feature 2111")
-    assert "on at 507 different tokens in 22 of 617" in " ".join(readme.split())
+    assert specific[0][9] == "630"
+    assert specific[1][0] == "1343"
+    opened.go("#feature-1343")
+    opened.arrive("Feature 1343")
+    assert "on at 62 different tokens in 37 of 353 documents" in readme
     facts = opened.text("#feature-view .facts")
-    assert "507 different tokens" in facts
-    assert "22 documents" in facts
+    assert "62 different tokens" in facts
+    assert "37 documents" in facts
     assert opened.complaints == []
