@@ -129,7 +129,8 @@ def held_signals() -> Iterator[list[int]]:
 
     Yields:
         A list that a signal's number is appended to when it comes; whoever holds the signals looks
-        at it between steps. Outside the main thread signals come as they always do.
+        at it between steps. Signals that are ignored stay so, and outside the main thread all come
+        as they always do.
     """
     received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
@@ -140,7 +141,12 @@ def held_signals() -> Iterator[list[int]]:
         del frame
         received.append(number)
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    heard = (
+        number
+        for number in (signal.SIGINT, signal.SIGTERM)
+        if signal.getsignal(number) not in (signal.SIG_IGN, None)
+    )
+    before = {number: signal.signal(number, note) for number in heard}
     try:
         yield received
     finally:

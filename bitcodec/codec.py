@@ -112,11 +112,11 @@ class BitCodec(ReportedCodec):
         self.history_ = trainer.history
         training = dataclasses.asdict(self.history_[-1]) if self.history_ else {}
         self._adopt(trainer.model, statistics, told, training=training)
-        warn_of(trainer, statistics)
         if settings.side_bytes:
             generator = torch.Generator().manual_seed(settings.seed)
             shuffled = batches.shuffled(settings.batch_size, generator, keep_rest=True)
             self._learn_shrinkage(torch.cat(list(take_rows(shuffled, SHRINKAGE_ROWS))))
+        warn_of(trainer, statistics)
         return self
 
     def partial_fit(self, hidden: HiddenSource, y: object = None) -> Self:
@@ -151,6 +151,8 @@ class BitCodec(ReportedCodec):
             self._trainer = None  # its model may be half changed; the codec's own is not
             raise
         self.history_.append(record)
+        weight = self._trainer.steering.weight
+        self._settings = dataclasses.replace(self._trainer.config, entropy_weight=weight)
         model = self._trainer.model
         codes = PackedCoder(model).encode(minibatch)
         statistics = BitStatistics.empty(model.n_bits).update(codes)
@@ -201,8 +203,9 @@ class BitCodec(ReportedCodec):
         if self._packed_coder is not None:  # a fitted codec goes on, at the schedule's end
             settings = CodecConfig.from_dict(self.get_params())
             self._check_goes_on(settings)
-            self._settings = settings
-            return Trainer(copy.deepcopy(self._model), settings, n_steps_done=settings.n_steps)
+            trainer = Trainer(copy.deepcopy(self._model), settings, n_steps_done=settings.n_steps)
+            trainer.steering.start_at(self._settings.entropy_weight)
+            return trainer
         settings = CodecConfig.from_dict({**self.get_params(), "batch_size": max(2, len(rows))})
         if settings.starts_from_transform(rows.shape[1]):
             raise ConfigError(

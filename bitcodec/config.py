@@ -139,6 +139,10 @@ class CodecConfig:
             self.patience,
         )
         self._check_targets()
+        if self.objective == "published" and (self.prune or self.pull):
+            raise ConfigError("prune and pull need the standard objective")
+        if self.pull and self.refine_rounds == 0:
+            raise ConfigError("pull imitates searched codes: it needs refine_rounds of at least 1")
         _require(self.batch_size >= 2, "batch_size", "at least 2", self.batch_size)
         _require(self.n_steps >= 1, "n_steps", "at least 1", self.n_steps)
         _require(0 <= self.seed < 2**63, "seed", "at least 0 and below 2^63", self.seed)
@@ -159,16 +163,20 @@ class CodecConfig:
         if self.target_bits is not None and self.target_fvu is not None:
             raise ConfigError("target_bits and target_fvu exclude each other: pass one of them")
         if self.target_bits is not None:
-            largest = math.inf if self.n_bits is None else self.n_bits
-            _require(
-                0 < self.target_bits <= largest,
-                "target_bits",
-                f"above 0 and at most the {largest} bits of a code",
-                self.target_bits,
-            )
+            _require(self.target_bits > 0, "target_bits", "above 0", self.target_bits)
+            if self.n_bits is not None and self.target_bits > self.n_bits:
+                raise ConfigError(
+                    f"target_bits must be at most the {self.n_bits} bits of a code, "
+                    f"got {self.target_bits}"
+                )
         if self.target_fvu is not None:
             _require(0 < self.target_fvu < 1, "target_fvu", "between 0 and 1", self.target_fvu)
-            _require(self.side_bytes == 0, "side_bytes", "0 with target_fvu", self.side_bytes)
+        _require(self.side_bytes == 0, "side_bytes", "0 with a target", self.side_bytes)
+        if self.patience is not None:
+            raise ConfigError(
+                "patience compares models at one entropy_weight, which a target moves: pass one of "
+                "the two"
+            )
         if self.entropy_weight == 0 or self.start == "transform" or self.objective == "published":
             raise ConfigError(
                 "a target steers the entropy's weight in training: it needs an entropy_weight "

@@ -22,7 +22,7 @@ class Descent:
     """
 
     def __init__(self, model: BinaryAutoencoder, config: CodecConfig) -> None:
-        self._config = config
+        self._model, self._config = model, config
         self._weights = list(model.parameters())
         published = config.objective == "published"
         self._adam = torch.optim.Adam(
@@ -44,10 +44,10 @@ class Descent:
 
     def forget(self, bits: torch.Tensor) -> None:
         """Forget what was learned of the gradients of some bits, (h,) bool."""
-        for weight in self._weights:
-            if len(weight) == len(bits):  # all but the decoder's bias
-                for name in MOMENTS:
-                    self._adam.state[weight][name][bits] = 0
+        model = self._model
+        for weight in (model.encoder_weight, model.encoder_bias, model.decoder_weight):
+            for name in MOMENTS:
+                self._adam.state[weight][name][bits] = 0
 
     def state(self) -> dict[str, torch.Tensor]:
         """Return what the next step depends on, besides the weights."""

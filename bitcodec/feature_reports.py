@@ -17,6 +17,9 @@ from bitcodec.report_features import Coactive, Context, CounterExample, Feature,
 from bitcodec.row_meter import RowMeter
 from bitcodec.statistics import BitStatistics, log2_of
 
+MIN_FIRINGS = 20
+"""Rows in which a feature must be on, and off, for what tells it to be said: of fewer the shares are
+noise."""
 _BLOCK = 512
 
 
@@ -127,6 +130,8 @@ def _told(measured: Measured) -> Iterator[dict[str, Any]]:
         for index, name in enumerate(("token_id", "document")):
             keys = rows.columns[name]
             shares[index] = told_by(keys, measured.codes, n_bits=n_bits, min_rows=least)
+    on, n_rows = measured.statistics.counts, measured.statistics.n_rows
+    shares[:, np.minimum(on, n_rows - on) < MIN_FIRINGS] = np.nan
     for token, document in shares.T.tolist():
         yield {
             "token_share": None if math.isnan(token) else token,

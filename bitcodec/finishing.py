@@ -77,7 +77,8 @@ class Finisher:
                 order.
 
         Returns:
-            The counts of the finished bits over the rows read; none is on in over half of them.
+            The counts of the bits over the rows read, none on in over half of them. Where codes are
+            searched they are those of the last search that was steered or refitted to.
 
         Raises:
             ValueRangeError: training diverged.
@@ -108,7 +109,8 @@ class Finisher:
                 sums = fit_decoder(self.model, searched, penalty=SEARCH_PENALTY)
                 self._steer(sums, n_rounds=1)
             if config.pull:
-                pull_encoder(self.model, self._searched(batches, sums), n_rows=sums.n_rows)
+                everything = self._searched(batches, sums, shared=False)
+                pull_encoder(self.model, everything, n_rows=sums.n_rows)
         if config.refine == "none":
             return self._refit_linear(batches, sums)
         if config.has_target:
@@ -148,6 +150,7 @@ class Finisher:
             if abs(self._steering.miss(fvu=fvu, entropy_bits=entropy_bits)) < CLOSE_ENOUGH:
                 return
             self._steering.move(self._steering.correction(fvu=fvu, entropy_bits=entropy_bits))
+        self.reached = self._validation.measure(self.model, refiner=self._refiner(sums))
 
     def _count(self, batches: HiddenBatches) -> tuple[int, torch.Tensor]:
         """Return the same of the linear pass, without a refit: on other text, that loses."""
@@ -163,20 +166,25 @@ class Finisher:
         sum_over_processes(n_rows, bit_sums)
         return int(n_rows), bit_sums
 
-    def _encoded(self, batches: HiddenBatches) -> _Encoded:
-        """Yield the linear pass's bits, and z, of random batches of `REFIT_ROWS` rows."""
+    def _encoded(self, batches: HiddenBatches, *, shared: bool = True) -> _Encoded:
+        """Yield the linear pass's bits, and z, of random batches of `REFIT_ROWS` rows.
+
+        Several processes share the batches, unless each is to see all of them.
+        """
         generator = torch.Generator().manual_seed(self._config.seed)
         shuffled = batches.shuffled(REFIT_BATCH, generator, keep_rest=True)
-        for batch in own_share(take_rows(shuffled, REFIT_ROWS)):
+        taken = take_rows(shuffled, REFIT_ROWS)
+        for batch in own_share(taken) if shared else taken:
             standardised = self.model.standardise(batch.to(self.model.mean.device))
             yield self.model.encode(standardised), standardised
 
-    def _searched(self, batches: HiddenBatches, sums: NormalEquations) -> _Encoded:
+    def _searched(
+        self, batches: HiddenBatches, sums: NormalEquations, *, shared: bool = True
+    ) -> _Encoded:
         """Yield the same with bits searched for the present decoder and activities."""
         refiner = self._refiner(sums)
-        effort = self._config.search_effort
-        assert effort != "none"
-        for bits, standardised in self._encoded(batches):
+        effort = "fast" if self._config.refine == "none" else self._config.refine
+        for bits, standardised in self._encoded(batches, shared=shared):
             rows, starts = standardised.cpu().numpy(), bits.to(torch.uint8).cpu().numpy()
             found = refiner.refine(rows, starts, effort=effort)
             yield torch.from_numpy(found).to(bits), standardised

@@ -43,15 +43,11 @@ def measure_step_gradient(
     noise = torch.Generator(standardised.device).manual_seed(config.seed)
     logits = model.logits(standardised).detach().requires_grad_()
     bits = step(logits, surrogate=config.surrogate, temperature=temperature, generator=noise)
-    bits.retain_grad()
     loss = _loss(model, standardised, bits, config, progress=progress)
-    loss.backward()
-    model.zero_grad(set_to_none=True)
-    assert logits.grad is not None
-    assert bits.grad is not None
+    incoming, behind = torch.autograd.grad(loss, [bits, logits])
     return StepGradient(
-        incoming_norm=float(bits.grad.norm()),
-        norm=float(logits.grad.norm()),
+        incoming_norm=float(incoming.norm()),
+        norm=float(behind.norm()),
         vanishing=_vanishing(logits.detach(), config, temperature),
     )
 
@@ -109,9 +105,10 @@ def score_function_gradient(
     Returns:
         (h (d + 1),) float32, in the order of `encoder_gradient`.
     """
-    total = torch.zeros(model.encoder_weight.numel() + model.n_bits)
+    n_weights, device = model.encoder_weight.numel() + model.n_bits, standardised.device
+    total = torch.zeros(n_weights, device=device)
     for _ in range(n_samples):
-        direction = torch.randn(len(total), generator=generator)
+        direction = torch.randn(n_weights, generator=generator, device=generator.device).to(device)
         sides = [
             _loss_of_encoder(model, standardised, config, sign * width * direction, progress)
             for sign in (1, -1)

@@ -103,7 +103,8 @@ def total(
 ) -> torch.Tensor:
     """Return the loss, () float32.
 
-    Standard: error + share (beta H / d + gamma C / h^2), the share rising from 0 to 1. Published:
+    Standard: error + share (beta H / d + gamma C / h^2), the share rising from 0 to 1, except that
+    a beta steered to a target counts whole. Published:
     error + alpha_e H + alpha_c C, entropy counting from a quarter of the steps on.
 
     Args:
@@ -117,10 +118,11 @@ def total(
         weight = entropy_weight if progress >= schedule.PUBLISHED_START else 0.0
         return terms.error + weight * terms.entropy + config.covariance_weight * terms.covariance
     n_bits = terms.bits.shape[1]
-    penalty = entropy_weight / n_dims * terms.entropy
-    penalty = penalty + config.covariance_weight / n_bits**2 * terms.covariance
-    steered = config.has_target  # from a small weight on, in place of a share of it
-    return terms.error + (1.0 if steered else schedule.penalty_share(progress)) * penalty
+    share = schedule.penalty_share(progress)
+    # A steered weight begins small, in place of being taken in part.
+    entropy = (1.0 if config.has_target else share) * entropy_weight / n_dims * terms.entropy
+    covariance = share * config.covariance_weight / n_bits**2 * terms.covariance
+    return terms.error + entropy + covariance
 
 
 def _covariance(

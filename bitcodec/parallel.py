@@ -21,14 +21,22 @@ def joined_processes() -> Iterator[None]:
     """Train together with the other processes that torchrun started, where it started this one.
 
     Gloo connects processes on CPUs, NCCL those on GPUs, one each.
+
+    Raises:
+        ConfigError: there are more processes than GPUs.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or n_processes() > 1:
         yield
         return
     backend = "gloo"
     if torch.cuda.is_available():
-        backend = "nccl"
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        backend, device = "cpu:gloo,cuda:nccl", int(os.environ["LOCAL_RANK"])
+        if device >= torch.cuda.device_count():
+            raise ConfigError(
+                f"process {device} has no GPU of its own, there are {torch.cuda.device_count()}: "
+                "start as many processes as GPUs"
+            )
+        torch.cuda.set_device(device)
     distributed.init_process_group(backend)
     try:
         yield
@@ -75,7 +83,7 @@ def mean_over_processes(own: torch.Tensor) -> torch.Tensor:
         return own
     total = own.detach().clone()
     distributed.all_reduce(total)
-    return own + (total / n_processes() - own.detach())
+    return (own - own.detach()) + total / n_processes()  # the same number in every process
 
 
 def sum_over_processes(*tensors: torch.Tensor) -> None:

@@ -169,6 +169,7 @@ def _errors(report: Report, axes: Axes) -> None:
     histogram = report.distributions.row_log10_error
     _bars(axes, [10**edge for edge in histogram.edges], histogram.counts)
     axes.set_xscale("log")
+    axes.tick_params(axis="x", which="minor", labelbottom=False)
     axes.set_title("Error of the rows")
     axes.set_xlabel("mean squared error in units of the codec's scales")
     axes.set_ylabel("rows")

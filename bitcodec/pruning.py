@@ -2,7 +2,9 @@
 
 With B the centred bits of n rows and G = B^T B, a bit j whose decoder row is taken away, the other
 rows being refitted, raises the squared error by |D_j|^2 / (G^-1)_jj (optimal brain surgery, Hassibi
-and Stork 1993). A bit is worth keeping where that is more than the price of its entropy. What
+and Stork 1993). A bit is worth keeping where that is more than its price: beta times the bits it
+costs, n H2(p_j) for its values in n rows and (d / 2) log2 n for its decoder row (the two parts of a
+description, Rissanen 1983), so that a bit of a few rows must do more than fit their noise. What
 remains on data with known bits are those bits: duplicates and combinations of others are dropped,
 since the others can replace them.
 """

@@ -216,7 +216,7 @@ class WorstRow:
     """Its most bursty features."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
     """What a codec does to given rows, and what its features mean."""
 
@@ -245,6 +245,10 @@ class Report:
     """Every row that is shown."""
     passages: tuple[Passage, ...]
     """The texts that the rows lie in; empty without text."""
+
+    def __repr__(self) -> str:
+        """Tell what was measured: the whole is long."""
+        return f"Report({len(self.features)} features on {self.evaluation.n_rows} rows)"
 
     def row(self, number: int, *, width: int | None = None) -> RowPlace:
         """Give a row that the report shows, with its text.

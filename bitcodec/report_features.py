@@ -136,7 +136,7 @@ class Feature:
     token_share: float | None
     """Share of its cost in bits that knowing the row's token saves, each row told by the others of
     its token: about I(b; token) / H2(p). Near 1 for a feature that names tokens, about 0 or a
-    little below where the token tells nothing. None of a feature that never changes."""
+    little below where the token tells nothing. None of a feature of fewer than 20 firings."""
     document_share: float | None
     """The same for the row's document: large for a feature that tells topics."""
     top: tuple[Context, ...]

@@ -8,7 +8,7 @@ import torch
 
 from bitcodec.model import BinaryAutoencoder
 from bitcodec.objective import Terms
-from bitcodec.parallel import sum_over_processes, take_from_first
+from bitcodec.parallel import n_processes, sum_over_processes, take_from_first
 
 DEAD = 1e-4
 """Activity below which a bit is dead."""
@@ -68,7 +68,8 @@ class Revival:
         first, last = WINDOW
         every = max(1, round(INTERVAL * n_steps))
         inside = first <= n_steps_done / n_steps <= last
-        return inside and n_steps_done % every == 0 and self.n_rows >= MIN_ROWS
+        n_rows = self.n_rows * n_processes()
+        return inside and n_steps_done % every == 0 and n_rows >= MIN_ROWS
 
     @torch.no_grad()
     def revive(
@@ -93,7 +94,7 @@ class Revival:
         counts, n_rows = self.counts, self.counts.new_tensor(self.n_rows)
         sum_over_processes(counts, n_rows)
         restarted = counts < DEAD * float(n_rows)
-        for double, other in self._doubles(~restarted):
+        for double, other in reversed(self._doubles(~restarted)):
             model.decoder_weight[other] += model.decoder_weight[double]
             restarted[double] = True
         self._restart(model, standardised, terms.residual, restarted, activity)

@@ -51,6 +51,11 @@ class Steering:
             self.weight *= FIRST_SHARE
         self._settled = self.weight
 
+    def start_at(self, weight: float) -> None:
+        """Begin with a weight that was found before, where there is a target."""
+        if self._config.has_target:
+            self.weight = self._settled = weight
+
     def update(self, *, progress: float, fvu: float, entropy_bits: float) -> None:
         """Move the weight after a step of training.
 

@@ -14,8 +14,8 @@ import numpy as np
 
 from bitcodec.errors import ValueRangeError
 
-QUADRATURE_NODES = 200
-"""Nodes of the Gauss-Hermite rule that integrates over the factor which correlated bits share."""
+FACTOR_RANGE, FACTOR_NODES = 12.0, 8001
+"""Standard deviations and points of the sum over the factor that correlated bits share."""
 
 
 @dataclass(frozen=True)
@@ -82,20 +82,25 @@ def _joint_entropy(n_features: int, activity: float, correlation: float) -> floa
 
     So every pattern of k ones has the same probability, an integral over the factor.
     """
-    nodes, weights = np.polynomial.hermite_e.hermegauss(QUADRATURE_NODES)
     normal = NormalDist()
+    factor = np.linspace(-FACTOR_RANGE, FACTOR_RANGE, FACTOR_NODES)
+    density = np.exp(-np.square(factor) / 2)
+    logs_of_density = np.log(density / density.sum())
     cut = normal.inv_cdf(activity)
     given = [
-        normal.cdf((cut - math.sqrt(correlation) * u) / math.sqrt(1 - correlation)) for u in nodes
+        normal.cdf((cut - math.sqrt(correlation) * u) / math.sqrt(1 - correlation)) for u in factor
     ]
     p = np.clip(np.array(given), 1e-300, 1 - 1e-16)
-    n_ones = np.arange(n_features + 1)
-    logs = np.outer(n_ones, np.log(p)) + np.outer(n_features - n_ones, np.log1p(-p))
-    pattern = np.exp(logs) @ (weights / weights.sum())
-    n_patterns = np.array([float(math.comb(n_features, k)) for k in n_ones])
-    possible = pattern > 0
-    shares = n_patterns[possible] * pattern[possible]
-    return float(-(shares * np.log2(pattern[possible])).sum())
+    total = 0.0
+    for n_ones in range(n_features + 1):
+        logs = n_ones * np.log(p) + (n_features - n_ones) * np.log1p(-p) + logs_of_density
+        pattern = float(np.logaddexp.reduce(logs))
+        total -= math.exp(_log_choose(n_features, n_ones) + pattern) * pattern / math.log(2)
+    return total
+
+
+def _log_choose(n: int, k: int) -> float:
+    return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
 
 
 def _entropy(probabilities: np.ndarray) -> float:

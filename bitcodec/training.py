@@ -235,33 +235,46 @@ class Trainer:
             self._columns.set_state(state["columns"])
             self._noise.set_state(state["noise"])
             self.history = [_record(row) for row in records.tolist()]
-        except (KeyError, RuntimeError, TypeError) as error:
+            self.n_steps_done = self.history[-1].step
+        except (KeyError, IndexError, RuntimeError, TypeError, ValueError) as error:
+            if isinstance(error, MismatchError):
+                raise
             raise FormatError(f"the checkpoint is damaged: {one_line(error)}") from error
         scatter(state, self._parts())
-        self.n_steps_done = self.history[-1].step
         self._began = time.monotonic() - self.history[-1].seconds
 
     # inside
 
     def _steps(self, batches: HiddenBatches) -> Iterator[TrainingRecord]:
+        if self._is_impatient():
+            return
         for minibatch in self._epochs.minibatches(batches):
-            yield self.step(minibatch)
-            if self.n_steps_done >= self.config.n_steps or self._has_lost_patience():
+            record = self.step(minibatch)
+            self._look()
+            yield record
+            if self.n_steps_done >= self.config.n_steps or self._is_impatient():
                 return
 
     def _kept(
         self, steps: Iterator[TrainingRecord], batches: HiddenBatches, checkpoint: Checkpoint
     ) -> Iterator[TrainingRecord]:
-        with held_signals() as received:
-            for record in steps:
-                last = record.step == self.config.n_steps
-                if rank() == 0 and (received or last or record.step % checkpoint.every == 0):
-                    checkpoint.save(self.state(batches), self.config)
-                if received:
-                    break
-                yield record
-        if received:  # now that they are no longer held
-            signal.raise_signal(received[0])
+        received = [0]
+        while received:
+            with held_signals() as received:
+                for record in steps:
+                    last = record.step == self.config.n_steps
+                    if last or record.step % checkpoint.every == 0:
+                        self._save(batches, checkpoint)
+                    yield record
+                    if received:
+                        self._save(batches, checkpoint)
+                        break
+            for number in received:  # now that they are no longer held
+                signal.raise_signal(number)
+
+    def _save(self, batches: HiddenBatches, checkpoint: Checkpoint) -> None:
+        if rank() == 0:
+            checkpoint.save(self.state(batches), self.config)
 
     def _revive(self, standardised: torch.Tensor, terms: objective.Terms) -> int:
         """Restart useless bits where that is due, and return how many."""
@@ -276,11 +289,17 @@ class Trainer:
         self._descent.forget(restarted)
         return int(restarted.sum())
 
-    def _has_lost_patience(self) -> bool:
+    def _look(self) -> None:
+        """Compare the model with the best so far, where that is due."""
+        watched = self._validation if self.config.patience is not None else None
+        if watched is not None and Validation.is_due(self.n_steps_done, self.config.n_steps):
+            watched.look(self.model)
+
+    def _is_impatient(self) -> bool:
+        """Say whether `patience` looks have brought nothing better."""
         if self._validation is None or self.config.patience is None:
             return False
-        due = Validation.is_due(self.n_steps_done, self.config.n_steps)
-        return due and self._validation.look(self.model)
+        return self._validation.n_since_best >= self.config.patience
 
     def _parts(self) -> dict[str, Stateful]:
         parts: dict[str, Stateful | None] = {

@@ -43,7 +43,7 @@ class Validation:
         if n_rows < MIN_ROWS:
             raise ShapeError(
                 f"{n_rows} rows are kept from training to measure on, and it takes {MIN_ROWS}: "
-                f"pass at least {MIN_ROWS * ONE_IN} rows to fit, or rows of their own as validation"
+                f"fit at least {MIN_ROWS * ONE_IN} rows, or pass {MIN_ROWS} as validation"
             )
         self._rows = torch.cat(parts)
         self._config = config
@@ -65,7 +65,7 @@ class Validation:
         bits = model.encode(rows)
         if refiner is not None:
             starts = bits.to(torch.uint8).cpu().numpy()
-            effort: Effort = 0 if self._config.refine == "none" else self._config.refine
+            effort: Effort = "fast" if self._config.refine == "none" else self._config.refine
             found = refiner.refine(rows.cpu().numpy(), starts, effort=effort)
             bits = torch.from_numpy(found).to(bits)
         errors = (rows - model.reconstruct(bits)).double().square().mean(dim=0)
@@ -90,19 +90,14 @@ class Validation:
         return after[1] / max(before[1], 1e-3), after[0] / before[0]
 
     @torch.no_grad()
-    def look(self, model: BinaryAutoencoder) -> bool:
-        """Compare a model with the best so far, and keep a copy of the better.
-
-        Returns:
-            Whether `patience` looks have brought nothing better.
-        """
+    def look(self, model: BinaryAutoencoder) -> None:
+        """Compare a model with the best so far, and keep a copy of the better."""
         fvu, entropy_bits = self.measure(model)
         score = fvu + self._config.entropy_weight * entropy_bits / model.n_dims
         self.n_since_best += 1
         if score < self.best_score:
             self.best_score, self.n_since_best = score, 0
             self.best_state = copy.deepcopy(model.state_dict())
-        return self._config.patience is not None and self.n_since_best >= self._config.patience
 
     def state(self) -> dict[str, torch.Tensor]:
         """Return what the next look depends on."""

@@ -95,26 +95,27 @@ def show(record):
     print(record.step, flush=True)
 
 codec = BitCodec(n_bits=96, n_steps=40, batch_size=256, refine="none")
-codec.fit(sys.argv[1], checkpoint=sys.argv[2], checkpoint_every=3, on_record=show)
+codec.fit(sys.argv[1], checkpoint=sys.argv[2], checkpoint_every=int(sys.argv[3]), on_record=show)
 print(codec.fingerprint_)
 """
 
 
-def child(data: Path, checkpoint: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", CHILD, str(data), str(checkpoint)]
+def child(data: Path, checkpoint: Path, *, every: int = 100) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", CHILD, str(data), str(checkpoint), str(every)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
 
 
 @pytest.mark.parametrize(
-    ("number", "status"), [(signal.SIGKILL, -9), (signal.SIGTERM, -15), (signal.SIGINT, 1)]
+    ("number", "status", "every"),
+    [(signal.SIGKILL, -9, 3), (signal.SIGTERM, -15, 100), (signal.SIGINT, 1, 100)],
 )
 def test_a_killed_process_is_taken_up_by_the_next(
-    hidden: np.ndarray, tmp_path: Path, number: signal.Signals, status: int
+    hidden: np.ndarray, tmp_path: Path, number: signal.Signals, status: int, every: int
 ) -> None:
     data, checkpoint = tmp_path / "hidden.npy", tmp_path / "run"
     np.save(data, hidden)
-    killed = child(data, checkpoint)
+    killed = child(data, checkpoint, every=every)
     assert killed.stdout is not None
     while int(killed.stdout.readline()) < 8:
         time.sleep(0)
@@ -124,6 +125,27 @@ def test_a_killed_process_is_taken_up_by_the_next(
     steps = last.communicate()[0].split()
     assert int(steps[0]) > 5
     assert steps[-1] == fit(hidden).fingerprint_
+
+
+def test_a_signal_that_someone_handles_and_lives_through_does_not_end_training(
+    hidden: np.ndarray, tmp_path: Path
+) -> None:
+    heard: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
+    try:
+        codec = BitCodec().set_params(**SMALL)
+        codec.fit(
+            hidden,
+            checkpoint=tmp_path / "run",
+            on_record=lambda record: (
+                signal.raise_signal(signal.SIGTERM) if record.step == 5 else None
+            ),
+        )
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert heard == [signal.SIGTERM]
+    assert [record.step for record in codec.history_] == list(range(1, 41))
+    assert codec.fingerprint_ == fit(hidden).fingerprint_
 
 
 def test_another_configuration_is_told_which_parameter_differs_and_keeps_the_checkpoint(

@@ -36,10 +36,12 @@ def count_groups(
 def group_table(groups: GroupStatistics, texts: RowTexts, by: Grouping, *, n_shown: int) -> Table:
     """Lay out the groups: positions in their order, others by their rows.
 
-    The title tells what knowing the group of a row saves.
+    The title tells what knowing the group of a row saves, each row told by the others of its group:
+    nothing where the groups are too small for that.
     """
     told, whole = groups.told_bits().sum(), groups.total.entropy_bits
-    title = f"entropy by {by}: knowing it saves {told:,.1f} of {whole:,.1f} bits"
+    saved = f"{told:,.1f}" if told > 0 else "nothing"
+    title = f"entropy by {by}: knowing it saves {saved} of {whole:,.1f} bits"
     table = table_of(title, f">{by}", ">rows", ">sum of bit entropies, Miller-Madow")
     keys = sorted(groups.groups, key=lambda key: (by != "position" and -groups.n_rows[key], key))
     for key in keys[:n_shown]:

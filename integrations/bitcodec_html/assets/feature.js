@@ -27,7 +27,8 @@ function featureHead(data, table, feature) {
   const flags = data.flagsOf(feature);
   return element("header", { class: "feature-head" },
     element("h2", { id: "feature-title", tabindex: "-1" }, `Feature ${feature}`,
-      ...flags.map((flag) => element("span", { class: "flag" }, flag.replace("_", " ")))),
+      ...flags.flatMap((flag) =>
+        [" ", element("span", { class: "flag" }, flag.replace("_", " "))])),
     element("nav", { "aria-label": "Neighbours in the list", class: "steps" },
       step(before, "Previous", "p"), step(after, "Next", "n")));
 }

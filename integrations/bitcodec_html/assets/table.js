@@ -97,7 +97,9 @@ function wireFilters(table, data) {
     table.search.fixed("flag", (_, line) => flag === "any" || line.flags.includes(flag) ||
       (flag === "none" && line.flags.length === 0));
     table.search.fixed("activity", (_, line) => line.activity >= low && line.activity <= high);
-    const words = search.toLowerCase().split(/\s+/);
+    // As the page shows them: 1,510 is feature 1510, and a dot stands for a space.
+    const plain = search.toLowerCase().replace(/(\d),(?=\d)/g, "$1").replaceAll("·", " ");
+    const words = plain.split(/\s+/);
     table.search.fixed("words", (_, line) => words.every((word) => line.searched.includes(word)));
     table.draw();
   };
