@@ -18,7 +18,7 @@ from bitcodec.row_meter import RowMeter
 from bitcodec.statistics import BitStatistics, log2_of
 
 MIN_FIRINGS = 20
-"""Rows in which a feature must be on, and off, for what tells it to be said: the shares of fewer are
+"""Rows in which a feature must be on, and off, for what tells it to be said: shares of fewer are
 noise."""
 _BLOCK = 512
 
