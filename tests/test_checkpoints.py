@@ -87,9 +87,12 @@ def test_a_training_that_was_over_is_not_begun_again(hidden: np.ndarray, tmp_pat
 
 
 CHILD = """
+import signal
 import sys
 import numpy as np
 from bitcodec import BitCodec
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` has it ignored
 
 def show(record):
     print(record.step, flush=True)

@@ -74,7 +74,7 @@ def test_the_published_objective_is_the_formula_of_its_code() -> None:
     matrix = np.abs(np.cov(bits, rowvar=False))  # divides by n - 1
     pairs = matrix.sum() - np.trace(matrix)
     error = np.square(values["errors"]).mean()
-    early, late = (float(loss_of(model, rows, config, progress=x)) for x in (0.2, 0.3))
+    early, late = (float(loss_of(model, rows, config, progress=x).detach()) for x in (0.2, 0.3))
     assert early == pytest.approx(error + 2.0 * pairs, rel=1e-5)
     assert late == pytest.approx(error + 2.0 * pairs + 0.3 * entropy, rel=1e-5)
 
