@@ -112,7 +112,8 @@ def test_the_first_published_loss_is_that_of_a_linear_layer_of_torch(hidden: np.
     for _ in range(8):
         encoder, decoder = torch.nn.Linear(576, 24), torch.nn.Linear(24, 576)
         rows = torch.from_numpy(hidden[:600])
-        losses.append(float((decoder((encoder(rows) > 0).float()) - rows).square().mean()))
+        error = decoder((encoder(rows) > 0).float()) - rows
+        losses.append(float(error.detach().square().mean()))
     assert codec.history_[0].loss == pytest.approx(np.mean(losses), rel=0.01)
 
 
