@@ -549,3 +549,15 @@ def test_few_rows_give_a_report(n_rows: int, codec: BitCodec, hidden: np.ndarray
     found = codec.report(hidden[:n_rows])
     bits = unpack(codec.encode(hidden[:n_rows]), n_bits=67)
     assert [len(f.top) for f in found.features] == bits.sum(axis=0).clip(max=5).tolist()
+
+
+def test_what_tells_a_feature_is_not_said_of_few_firings(
+    codec: BitCodec, hidden: np.ndarray, rows: HarvestRows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bitcodec.feature_reports.MIN_FIRINGS", 300)
+    told = codec.report(hidden, text=rows, settings=SETTINGS).features
+    few = [min(f.n_on, len(hidden) - f.n_on) < 300 for f in told]
+    assert any(few)
+    assert not all(few)
+    assert [f.token_share is None for f in told] == few
+    assert [f.document_share is None for f in told] == few
