@@ -8,47 +8,41 @@ import numpy as np
 import torch
 
 from bitcodec.bits import check_packed, pack, row_bytes, unpack
+from bitcodec.config import Precision
 from bitcodec.errors import ShapeError
-from bitcodec.model import BinaryAutoencoder, stage_groups
+from bitcodec.model import BinaryAutoencoder
+from bitcodec.products import DecodingProduct, EncodingProduct, Scratch, chunk_rows
 from bitcodec.refine import Effort, Refiner
 from bitcodec.scoring import QueryWeights, Side
 from bitcodec.side_rows import SideRows
-
-CPU_CHUNK_ROWS = 512
-"""Rows at a time on the CPU, so that logits and bits stay in cache."""
-GPU_CHUNK_ROWS = 2**14
-"""Rows at a time on other devices."""
 
 
 class PackedCoder:
     """A trained autoencoder as maps between hidden states and packed rows.
 
-    The scale is folded into the weights and the encoder bias into the threshold. The mean is
-    subtracted from the input instead of folded: folded, a large mean would cancel against the
-    bias and cost float32 digits.
-
     Args:
         model: the autoencoder; later changes of it have no effect here.
         side_bytes: bytes beside the bits of a row, as in `CodecConfig`.
+        precision: of the two products.
 
     Objects are read-only after construction, so threads may share one.
     """
 
-    def __init__(self, model: BinaryAutoencoder, *, side_bytes: int = 0) -> None:
-        self.n_bits = model.n_bits
+    def __init__(
+        self, model: BinaryAutoencoder, *, side_bytes: int = 0, precision: Precision = "float32"
+    ) -> None:
+        self.n_bits, self.precision = model.n_bits, precision
         self.code_bytes = row_bytes(model.n_bits)
         self.row_bytes = self.code_bytes + side_bytes
         with torch.no_grad():
             self._model = copy.deepcopy(model)
             self._mean = self._model.mean
-            self._encoder = (model.encoder_weight * model.inverse_scale()).T.contiguous()
-            self._threshold = -model.encoder_bias.detach()
+            self._encoding = EncodingProduct(self._model, precision=precision)
+            self._decoding = DecodingProduct(self._model, precision=precision)
             self._decoder = (model.decoder_weight * model.scale).contiguous()
             self._offset = model.decoder_bias * model.scale
-            self._staged = len(stage_groups(model.stages)) > 1
             self._rows = SideRows(model, side_bytes=side_bytes)
-        on_cpu = self._mean.device.type == "cpu"
-        self._chunk_rows = CPU_CHUNK_ROWS if on_cpu else GPU_CHUNK_ROWS
+        self._chunk_rows = chunk_rows(model.n_bits, self._mean.device)
 
     @property
     def mean(self) -> np.ndarray:
@@ -79,20 +73,21 @@ class PackedCoder:
         Raises:
             ValueRangeError: a row is too long for its side bytes.
         """
-        chunks = [self._encode_chunk(rows) for rows in hidden.split(self._chunk_rows)]
-        packed = np.concatenate(chunks) if len(chunks) != 1 else chunks[0]
+        packed = np.empty((len(hidden), self.row_bytes), dtype=np.uint8)
+        codes, scratch = packed[:, : self.code_bytes], Scratch()
+        for part in self._chunks(len(hidden)):
+            rows = hidden[part].to(self._mean.device)
+            codes[part] = self._encoding.encode(rows, scratch).cpu().numpy()
         if refiner is not None:
-            packed = self._search(hidden, packed, refiner=refiner, effort=effort)
-        if self._rows.side_bytes == 0:
-            return packed
-        rows = np.empty((len(packed), self.row_bytes), dtype=np.uint8)
-        rows[:, : self.code_bytes] = packed
-        for part in _slices(len(packed), self._chunk_rows):
-            centred = hidden[part].to(self._mean.device) - self._mean
-            rows[part, self.code_bytes :] = self._rows.write(
-                centred, self._deviation(packed[part]), first_row=first_row + part.start
-            )
-        return rows
+            codes[:] = self._search(hidden, codes, refiner=refiner, effort=effort)
+        if self._rows.side_bytes:
+            for part in self._chunks(len(hidden)):
+                packed[part, self.code_bytes :] = self._rows.write(
+                    hidden[part].to(self._mean.device) - self._mean,
+                    self._deviation(codes[part], scratch),
+                    first_row=first_row + part.start,
+                )
+        return packed
 
     @torch.inference_mode()
     def decode(self, packed: np.ndarray) -> np.ndarray:
@@ -111,9 +106,12 @@ class PackedCoder:
         codes, side = self._checked(packed)
         factors = self._model.shrinkage * self._rows.factors(side)
         hidden = np.empty((len(packed), len(self._offset)), dtype=np.float32)
-        for rows in _slices(len(packed), self._chunk_rows):
-            deviation = self._deviation(codes[rows]) * factors[rows, None]
-            hidden[rows] = (deviation + self._mean).cpu().numpy()
+        scratch = Scratch()
+        for rows in self._chunks(len(packed)):
+            deviation = self._deviation(codes[rows], scratch)
+            deviation *= factors[rows, None]
+            deviation += self._mean
+            hidden[rows] = deviation.cpu().numpy()
         return hidden
 
     @torch.inference_mode()
@@ -149,24 +147,14 @@ class PackedCoder:
         """
         codes, side = self._checked(packed)
         factors, lengths = self._rows.factors(side), self._rows.squared_lengths(side)
-        norms = np.empty(len(packed), dtype=np.float32)
-        for rows in _slices(len(packed), self._chunk_rows):
-            estimate = self._deviation(codes[rows]) * factors[rows, None]
+        norms, scratch = np.empty(len(packed), dtype=np.float32), Scratch()
+        for rows in self._chunks(len(packed)):
+            estimate = self._deviation(codes[rows], scratch) * factors[rows, None]
             own = self._model.shrinkage * estimate.square().sum(dim=1)
             squared = self._mean.square().sum() + 2 * estimate @ self._mean
             squared = squared + (own if lengths is None else lengths[rows])
             norms[rows] = squared.clamp(min=0).cpu().numpy()
         return Side(factor=factors.cpu().numpy(), squared_norm=norms)
-
-    def _encode_chunk(self, rows: torch.Tensor) -> np.ndarray:
-        rows = rows.to(self._mean.device)
-        if self._staged or self._model.unit_rows:
-            bits = self._model.encode(self._model.standardise(rows)) > 0
-        else:
-            bits = (rows - self._mean) @ self._encoder >= self._threshold
-        return (
-            pack(bits.numpy()) if bits.device.type == "cpu" else pack_on_device(bits).cpu().numpy()
-        )
 
     def _search(
         self, hidden: torch.Tensor, packed: np.ndarray, *, refiner: Refiner, effort: Effort
@@ -176,10 +164,14 @@ class PackedCoder:
         starts = unpack(packed, n_bits=self.n_bits)
         return pack(refiner.refine(standardised.cpu().numpy(), starts, effort=effort))
 
-    def _deviation(self, codes: np.ndarray) -> torch.Tensor:
+    def _deviation(self, codes: np.ndarray, scratch: Scratch) -> torch.Tensor:
         """Decode (n, code_bytes) to how rows differ from the mean, before factor and shrinkage."""
-        bits = torch.from_numpy(unpack(codes, n_bits=self.n_bits))
-        return torch.addmm(self._offset, bits.to(self._offset), self._decoder)
+        on_device = torch.from_numpy(np.array(codes)).to(self._mean.device)  # may be a mapped file
+        return self._decoding.decode(on_device, scratch)
+
+    def _chunks(self, n_rows: int) -> list[slice]:
+        size = self._chunk_rows
+        return [slice(start, min(n_rows, start + size)) for start in range(0, n_rows, size)]
 
     def _checked(self, packed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the code bytes and the side bytes of checked rows."""
@@ -191,21 +183,3 @@ class PackedCoder:
         codes = packed[:, : self.code_bytes]
         check_packed(codes, n_bits=self.n_bits)
         return codes, packed[:, self.code_bytes :]
-
-
-def _slices(n_rows: int, size: int) -> list[slice]:
-    return [slice(start, min(n_rows, start + size)) for start in range(0, n_rows, size)]
-
-
-def pack_on_device(bits: torch.Tensor) -> torch.Tensor:
-    """Pack bits eight to a byte, least significant bit first, on the device where they are.
-
-    Args:
-        bits: (n, h) bool.
-
-    Returns:
-        (n, ceil(h / 8)) uint8 on the same device, equal to `bitcodec.bits.pack`.
-    """
-    padded = torch.nn.functional.pad(bits.to(torch.uint8), (0, -bits.shape[1] % 8))
-    powers = 2 ** torch.arange(8, dtype=torch.uint8, device=bits.device)
-    return (padded.view(len(bits), padded.shape[1] // 8, 8) * powers).sum(dim=-1, dtype=torch.uint8)

@@ -87,6 +87,9 @@ class CodecConfig:
     refine: Refine = "fast"
     """How long encoding searches for a better code after the linear pass, unless told otherwise.
     Codes that are compared by Hamming distance want "none"."""
+    compute: Precision = "float32"
+    """Of the products of encoding and decoding. "bfloat16" is faster where the processor has it;
+    of sparse codes it changes one bit in some thousands, of dense ones one in a hundred."""
     refine_rounds: int = 3
     """Alternations of searching codes and refitting the decoder after training; they need a
     `refine` other than "none", or `pull`."""
@@ -154,6 +157,7 @@ class CodecConfig:
         _require_choice(self.surrogate, "surrogate", get_args(Surrogate))
         _require_choice(self.objective, "objective", get_args(Objective))
         _require_choice(self.precision, "precision", get_args(Precision))
+        _require_choice(self.compute, "compute", get_args(Precision))
         _require_choice(self.constant, "constant", get_args(ConstantPolicy))
 
     def _check_targets(self) -> None:

@@ -303,7 +303,7 @@ class FittedCodec(Parameters):
     ) -> None:
         self._model = copy.deepcopy(model)  # training goes on without changing the codec
         side_bytes = self._settings.side_bytes
-        self._packed_coder = PackedCoder(model, side_bytes=side_bytes)
+        self._packed_coder = PackedCoder(model, side_bytes=side_bytes, precision=self.compute)
         self._cached_refiner = None
         self._counted = statistics
         # A copy: whoever updates it must not change what is saved under the fingerprint.
@@ -322,6 +322,10 @@ class FittedCodec(Parameters):
     def _coder(self) -> PackedCoder:
         if self._packed_coder is None:
             raise NotFittedError("this codec was not fitted: call fit, or BitCodec.load a folder")
+        if self._packed_coder.precision != self.compute:  # the parameter was set anew
+            self._packed_coder = PackedCoder(
+                self._model, side_bytes=self.side_bytes_, precision=self.compute
+            )
         return self._packed_coder
 
     def _encoder(self, refine: Refine | int | None) -> Callable[[torch.Tensor, int], np.ndarray]:

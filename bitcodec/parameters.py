@@ -55,6 +55,7 @@ class Parameters:
         batch_size: rows of a minibatch.
         n_steps: minibatches of training.
         refine: how long encoding searches after the linear pass: "none", "fast" or "best".
+        compute: of the products of encoding and decoding: "float32" or "bfloat16".
         refine_rounds: alternations of searching codes and refitting the decoder after training.
         constant: "refuse" data with dimensions that never vary, or "keep" their value.
         seed: of everything random in the fit.
@@ -89,6 +90,7 @@ class Parameters:
         batch_size: int = _DEFAULT.batch_size,
         n_steps: int = _DEFAULT.n_steps,
         refine: Refine = _DEFAULT.refine,
+        compute: Precision = _DEFAULT.compute,
         refine_rounds: int = _DEFAULT.refine_rounds,
         constant: ConstantPolicy = _DEFAULT.constant,
         seed: int = _DEFAULT.seed,
@@ -119,6 +121,7 @@ class Parameters:
         self.batch_size = batch_size
         self.n_steps = n_steps
         self.refine = refine
+        self.compute = compute
         self.refine_rounds = refine_rounds
         self.constant = constant
         self.seed = seed

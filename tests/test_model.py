@@ -14,14 +14,16 @@ from hypothesis import strategies as st
 from bitcodec import BitCodec, start
 from bitcodec.batches import HiddenBatches
 from bitcodec.bits import pack, unpack
-from bitcodec.coder import CPU_CHUNK_ROWS, PackedCoder, pack_on_device
+from bitcodec.coder import PackedCoder
 from bitcodec.config import CodecConfig
 from bitcodec.errors import ConfigError, ShapeError, ValueRangeError
 from bitcodec.model import BinaryAutoencoder
 from bitcodec.normal_equations import NormalEquations, fit_decoder
+from bitcodec.products import chunk_rows
 from bitcodec.start import Sample, draw_sample, start_model
 
 CPU = torch.device("cpu")
+CHUNK_ROWS = chunk_rows(21, CPU)
 
 
 def random_model(*, n_dims: int = 12, n_bits: int = 21, seed: int = 0) -> BinaryAutoencoder:
@@ -279,7 +281,7 @@ def test_refitting_leaves_a_decoder_where_it_was_when_the_penalty_is_large() -> 
 # packed rows
 
 
-@pytest.mark.parametrize("n_rows", [0, 1, 7, 9, CPU_CHUNK_ROWS, 2 * CPU_CHUNK_ROWS + 1])
+@pytest.mark.parametrize("n_rows", [0, 1, 7, 9, CHUNK_ROWS, 2 * CHUNK_ROWS + 1])
 def test_packed_codes_equal_float64_but_where_a_logit_is_all_but_zero(n_rows: int) -> None:
     model, hidden = random_model(), random_rows(n_rows)
     model.scale[3] = 0
@@ -298,7 +300,7 @@ def test_packed_codes_of_real_states_equal_float64(codec: BitCodec, hidden: np.n
     np.testing.assert_array_equal(found[clear], (logits >= 0)[clear])
 
 
-@pytest.mark.parametrize("n_rows", [0, 1, 7, 9, CPU_CHUNK_ROWS, 2 * CPU_CHUNK_ROWS + 1])
+@pytest.mark.parametrize("n_rows", [0, 1, 7, 9, CHUNK_ROWS, 2 * CHUNK_ROWS + 1])
 def test_decoded_rows_equal_float64(n_rows: int) -> None:
     model = random_model()
     bits = (np.random.default_rng(0).random((n_rows, 21)) < 0.5).astype(np.uint8)
@@ -332,18 +334,10 @@ def test_a_coder_does_not_follow_later_changes_of_its_model() -> None:
 
 
 def test_a_pad_bit_beyond_the_first_chunk_is_named_by_its_place_in_all_rows() -> None:
-    packed = np.zeros((CPU_CHUNK_ROWS + 40, 3), np.uint8)
-    packed[CPU_CHUNK_ROWS + 9, -1] = 0x80
-    with pytest.raises(ValueRangeError, match=f"row {CPU_CHUNK_ROWS + 9} has a pad bit set"):
+    packed = np.zeros((CHUNK_ROWS + 40, 3), np.uint8)
+    packed[CHUNK_ROWS + 9, -1] = 0x80
+    with pytest.raises(ValueRangeError, match=f"row {CHUNK_ROWS + 9} has a pad bit set"):
         PackedCoder(random_model()).decode(packed)
-
-
-@settings(max_examples=40)
-@given(n_rows=st.sampled_from([0, 1, 7, 8, 9]), n_bits=st.integers(1, 17), seed=st.integers(0, 9))
-def test_packing_on_the_device_equals_packing_in_numpy(n_rows: int, n_bits: int, seed: int) -> None:
-    bits = np.random.default_rng(seed).random((n_rows, n_bits)) < 0.5
-    found = pack_on_device(torch.from_numpy(bits)).numpy()
-    np.testing.assert_array_equal(found, pack(bits), strict=True)
 
 
 def test_many_threads_may_share_one_codec(codec: BitCodec, hidden: np.ndarray) -> None:

@@ -13,6 +13,7 @@ from bitcodec_cli.archives import ARCHIVE_SUFFIX, TableKind, encode_archive, ope
 from bitcodec_cli.options import (
     FOLDER,
     codec_argument,
+    compute_option,
     device_option,
     json_option,
     output_option,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from bitcodec import BitCodec, TrainingRecord
     from bitcodec.batches import HiddenSource
+    from bitcodec.config import Precision
     from bitcodec_zarr import PackedArchive
 
 STDIO = Path("-")
@@ -142,6 +144,7 @@ def fit_with_bar(
     "row before tell of a bit, learned on the first 131,072, which take fewest from some ten "
     "thousand rows on.",
 )
+@compute_option
 @device_option
 @overwrite_option
 def encode(
@@ -149,6 +152,7 @@ def encode(
     hidden: Path,
     output: Path,
     table: TableKind | None,
+    compute: Precision,
     device: str,
     overwrite: bool,
 ) -> None:
@@ -167,7 +171,7 @@ def encode(
     to_archive = output.suffix == ARCHIVE_SUFFIX
     if table and not to_archive:
         raise click.UsageError(f"--table is for archives: name OUTPUT *{ARCHIVE_SUFFIX}")
-    loaded = BitCodec.load(codec, device=device)
+    loaded = BitCodec.load(codec, device=device).set_params(compute=compute)
     source, n_rows = open_source(hidden)
     if output == STDIO:
         _encode_to_stdout(loaded, source, n_rows=n_rows)
@@ -215,6 +219,7 @@ def encode_file(
 @output_option
 @click.option("--rows", metavar="START:STOP", help="Only these rows, for example 100:164.")
 @click.option("--dtype", type=click.Choice(["float32", "float16"]), default="float32")
+@compute_option
 @device_option
 @overwrite_option
 def decode(
@@ -223,6 +228,7 @@ def decode(
     output: Path,
     rows: str | None,
     dtype: str,
+    compute: Precision,
     device: str,
     overwrite: bool,
 ) -> None:
@@ -240,7 +246,7 @@ def decode(
     from bitcodec import BitCodec
     from bitcodec.files import NpyWriter
 
-    loaded = BitCodec.load(codec, device=device)
+    loaded = BitCodec.load(codec, device=device).set_params(compute=compute)
     packed = open_codes(codes, fingerprint=loaded.fingerprint_)
     chosen = range(len(packed))[parse_rows(rows, n_rows=len(packed))]
     wanted = np.dtype(dtype)

@@ -17,3 +17,10 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 device_option = click.option(
     "--device", default="auto", show_default=True, help='"auto" is CUDA where there is one.'
 )
+compute_option = click.option(
+    "--compute",
+    type=click.Choice(["float32", "bfloat16"]),
+    default="float32",
+    show_default=True,
+    help="Precision of the products; bfloat16 is faster and changes a few bits.",
+)

@@ -1,0 +1,102 @@
+"""Packing logits and multiplying packed bits, by the means of each device.
+
+On the CPU numpy packs and unpacks. On CUDA the kernels of `bitcodec.triton_kernels` do, without
+floats of the bits in memory; where Triton is missing, torch's own operations do, and a log line
+says so once.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import logging
+from types import ModuleType
+
+import numpy as np
+import torch
+
+logger = logging.getLogger(__name__)
+
+
+def pack(bits: torch.Tensor) -> torch.Tensor:
+    """Pack bits eight to a byte, least significant bit first, on the device where they are.
+
+    Args:
+        bits: (n, h) bool.
+
+    Returns:
+        (n, ceil(h / 8)) uint8 there, equal to `bitcodec.bits.pack`.
+    """
+    if bits.device.type == "cpu":
+        return torch.from_numpy(np.packbits(bits.numpy(), axis=1, bitorder="little"))
+    return pack_by_torch(bits)
+
+
+def pack_logits(logits: torch.Tensor, threshold: torch.Tensor) -> torch.Tensor:
+    """Compare and pack: bit j of a row is whether its logit j is at least threshold j.
+
+    Args:
+        logits: (n, h) floats.
+        threshold: (h,) floats there.
+
+    Returns:
+        (n, ceil(h / 8)) uint8 there.
+    """
+    kernels = kernels_for(logits.device)
+    if kernels is None:
+        return pack(logits >= threshold)
+    packed: torch.Tensor = kernels.pack_logits(logits, threshold)
+    return packed
+
+
+def unpacked_product(
+    codes: torch.Tensor, weight: torch.Tensor, *, bits: torch.Tensor, out: torch.Tensor
+) -> None:
+    """Multiply packed bits with a matrix.
+
+    Args:
+        codes: (n, ceil(h / 8)) uint8, pad bits 0.
+        weight: (h, d) floats there.
+        bits: (m, h), m >= n, room for bits of the weight's dtype, where they must be floats.
+        out: (m, d) floats there; its first n rows become the product, the rest are undefined.
+    """
+    kernels = kernels_for(codes.device)
+    if kernels is not None:
+        kernels.unpacked_product(codes, weight, out=out)
+        return
+    bits[: len(codes)] = unpack(codes, n_bits=len(weight))
+    torch.mm(bits, weight, out=out)
+
+
+def unpack(codes: torch.Tensor, *, n_bits: int) -> torch.Tensor:
+    """Return (n, n_bits) uint8 of packed bits, on the device where they are."""
+    if codes.device.type == "cpu":
+        bits = np.unpackbits(codes.numpy(), axis=1, count=n_bits, bitorder="little")
+        return torch.from_numpy(bits)
+    return unpack_by_torch(codes, n_bits=n_bits)
+
+
+def pack_by_torch(bits: torch.Tensor) -> torch.Tensor:
+    """Do what `pack` does by operations that every device of torch has."""
+    padded = torch.nn.functional.pad(bits.to(torch.uint8), (0, -bits.shape[1] % 8))
+    powers = 2 ** torch.arange(8, dtype=torch.uint8, device=bits.device)
+    eights = padded.view(len(bits), padded.shape[1] // 8, 8)
+    return (eights * powers).sum(dim=-1, dtype=torch.uint8)
+
+
+def unpack_by_torch(codes: torch.Tensor, *, n_bits: int) -> torch.Tensor:
+    """Do what `unpack` does by operations that every device of torch has."""
+    places = torch.arange(8, dtype=torch.uint8, device=codes.device)
+    return ((codes[:, :, None] >> places) & 1).flatten(1)[:, :n_bits]
+
+
+@functools.cache
+def kernels_for(device: torch.device) -> ModuleType | None:
+    """Return the kernels of a device, None where torch's operations do the work."""
+    if device.type != "cuda":
+        return None
+    try:
+        return importlib.import_module("bitcodec.triton_kernels")
+    except ImportError as error:
+        logger.warning("packing on %s without Triton, which is slower: %s", device, error)
+        return None

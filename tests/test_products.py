@@ -1,0 +1,174 @@
+"""The products of a codec, their packing, and that no row's code depends on its neighbours."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bitcodec import BitCodec, bit_products
+from bitcodec.bits import pack, unpack
+from bitcodec.errors import ConfigError
+from bitcodec.products import DecodingProduct, EncodingProduct, Scratch
+
+SIZES = (1, 2, 3, 5, 8, 63, 65)
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module", params=["linear", "staged", "side bytes", "odd"])
+def any_codec(request: pytest.FixtureRequest, hidden: np.ndarray) -> BitCodec:
+    choices: dict[str, dict[str, Any]] = {
+        "linear": {"n_bits": 96, "n_steps": 20},
+        "staged": {"n_bits": 1200, "entropy_weight": 0.0, "start": "transform"},
+        "side bytes": {"n_bits": 96, "n_steps": 20, "side_bytes": 4, "entropy_weight": 0.0},
+        "odd": {"n_bits": 37, "n_steps": 20},
+    }
+    return BitCodec(refine="none", refine_rounds=0, **choices[request.param]).fit(hidden[:2048])
+
+
+def test_a_row_has_the_same_code_in_a_batch_of_any_size(
+    any_codec: BitCodec, hidden: np.ndarray
+) -> None:
+    rows = hidden[:130]
+    together = any_codec.encode(rows)
+    for size in SIZES:
+        apart = [any_codec.encode(rows[i : i + size]) for i in range(0, len(rows), size)]
+        np.testing.assert_array_equal(np.concatenate(apart), together)
+
+
+def test_a_code_decodes_to_the_same_floats_in_a_batch_of_any_size(
+    any_codec: BitCodec, hidden: np.ndarray
+) -> None:
+    packed = any_codec.encode(hidden[:130])
+    together = any_codec.decode(packed)
+    for size in SIZES:
+        apart = [any_codec.decode(packed[i : i + size]) for i in range(0, len(packed), size)]
+        np.testing.assert_array_equal(np.concatenate(apart), together)
+
+
+@pytest.mark.usefixtures("threads")
+def test_codes_and_floats_do_not_depend_on_the_number_of_threads(
+    any_codec: BitCodec, hidden: np.ndarray
+) -> None:
+    torch.set_num_threads(1)
+    packed = any_codec.encode(hidden[:500])
+    decoded = any_codec.decode(packed)
+    for n_threads in (2, 3, 5, 8, 16):
+        torch.set_num_threads(n_threads)
+        np.testing.assert_array_equal(any_codec.encode(hidden[:500]), packed)
+        np.testing.assert_array_equal(any_codec.encode(hidden[490:500]), packed[490:])
+        np.testing.assert_array_equal(any_codec.decode(packed), decoded)
+        np.testing.assert_array_equal(any_codec.decode(packed[490:]), decoded[490:])
+
+
+def test_a_bfloat16_product_rounds_inputs_and_weights_and_nothing_else(
+    codec: BitCodec, hidden: np.ndarray
+) -> None:
+    model, rows = codec._model, torch.from_numpy(hidden[:2000])
+    found = EncodingProduct(model, precision="bfloat16").encode(rows, Scratch())
+    bits = unpack(found.numpy(), n_bits=codec.n_bits_)
+    with torch.no_grad():
+        weight = (model.encoder_weight * model.inverse_scale()).bfloat16().double()
+        logits = (rows - model.mean).bfloat16().double() @ weight.T + model.encoder_bias.double()
+    clear = logits.abs().numpy() > 1e-4
+    np.testing.assert_array_equal(bits[clear], (logits >= 0).numpy()[clear])
+
+
+def test_few_bits_differ_in_bfloat16(any_codec: BitCodec, hidden: np.ndarray) -> None:
+    model, rows = any_codec._model, torch.from_numpy(hidden[:2000])
+    codes = [
+        EncodingProduct(model, precision=precision).encode(rows, Scratch()).numpy()
+        for precision in ("float32", "bfloat16")
+    ]
+    differing = np.bitwise_count(codes[0] ^ codes[1]).sum() / (len(rows) * any_codec.n_bits_)
+    assert 0 < differing < 0.02
+
+
+def test_decoding_in_bfloat16_costs_little_next_to_the_error_of_the_code(
+    any_codec: BitCodec, hidden: np.ndarray
+) -> None:
+    model, rows = any_codec._model, torch.from_numpy(hidden[:2000])
+    with torch.inference_mode():
+        codes = EncodingProduct(model).encode(rows, Scratch())
+        exact = DecodingProduct(model).decode(codes, Scratch())
+        rounded = DecodingProduct(model, precision="bfloat16").decode(codes, Scratch())
+    assert rounded.dtype == torch.float32
+    missed = (rows - model.mean - exact).square().mean()
+    assert (rounded - exact).square().mean() < 0.01 * missed
+
+
+def test_the_precision_of_a_codec_is_a_parameter(codec: BitCodec, hidden: np.ndarray) -> None:
+    exact = codec.encode(hidden[:500])
+    try:
+        rounded = codec.set_params(compute="bfloat16").encode(hidden[:500])
+        assert (rounded != exact).any()
+        rough = codec.decode(exact)
+        with pytest.raises(ConfigError, match="compute must be one of float32, bfloat16, got"):
+            codec.set_params(compute="int8").encode(hidden[:500])
+    finally:
+        codec.set_params(compute="float32")
+    np.testing.assert_array_equal(codec.encode(hidden[:500]), exact)
+    assert 0 < np.square(rough - codec.decode(exact)).mean() < 1e-4 * rough.var()
+
+
+@settings(max_examples=40)
+@given(n_rows=st.sampled_from([0, 1, 7, 8, 9]), n_bits=st.integers(1, 17), seed=st.integers(0, 9))
+def test_packing_by_operations_of_torch_equals_packing_in_numpy(
+    n_rows: int, n_bits: int, seed: int
+) -> None:
+    bits = np.random.default_rng(seed).random((n_rows, n_bits)) < 0.5
+    packed = bit_products.pack_by_torch(torch.from_numpy(bits))
+    np.testing.assert_array_equal(packed.numpy(), pack(bits), strict=True)
+    unpacked = bit_products.unpack_by_torch(packed, n_bits=n_bits)
+    np.testing.assert_array_equal(unpacked.numpy(), bits)
+
+
+def test_a_device_without_kernels_is_named_in_the_log(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "bitcodec.triton_kernels", None)
+    bit_products.kernels_for.cache_clear()
+    with caplog.at_level(logging.WARNING):
+        assert bit_products.kernels_for(torch.device("cuda:0")) is None
+        assert bit_products.kernels_for(torch.device("cuda:0")) is None
+    bit_products.kernels_for.cache_clear()
+    assert [record.message.split(":")[0] for record in caplog.records] == ["packing on cuda"]
+    assert "slower" in caplog.text
+
+
+def test_more_threads_than_cores_change_nothing() -> None:
+    assert run_check("check_many_threads", MKL_DYNAMIC="FALSE") == ["checked", "4"]
+
+
+@pytest.mark.skipif(find_spec("triton") is None, reason="needs triton")
+def test_the_kernels_for_cuda_equal_numpy_in_tritons_interpreter() -> None:
+    assert run_check("check_triton_kernels", TRITON_INTERPRET="1") == ["checked", "10"]
+
+
+def run_check(module: str, **environment: str) -> list[str]:
+    """Run a module of the tests with variables that must be there at import."""
+    checked = subprocess.run(
+        [sys.executable, "-m", f"tests.{module}"],
+        env=os.environ | environment | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+    )
+    assert checked.returncode == 0, checked.stderr
+    return checked.stdout.split()
