@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import glob
+import math
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -303,7 +304,7 @@ def check_finite(
         ValueRangeError: a value is NaN or infinite; the message names the first such row.
     """
     # A sum is finite only if every term is; the exact test runs only where the sum overflows.
-    if torch.isfinite(rows.sum()) or torch.isfinite(rows).all():
+    if math.isfinite(rows.sum()) or torch.isfinite(rows).all():
         return
     row = int((~torch.isfinite(rows)).any(dim=1).nonzero()[0])
     kind = "NaN" if torch.isnan(rows[row]).any() else "infinity"

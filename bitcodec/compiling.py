@@ -1,13 +1,15 @@
-"""Compiling loops that no array library can say, with numba."""
+"""Compiling loops that no array library can say, with numba, when the first of them is called."""
 
 from __future__ import annotations
 
+import functools
+import threading
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
-import numba
-
 Function = TypeVar("Function", bound=Callable[..., object])
+
+_PREPARING = threading.Lock()
 
 
 def compiler(*, reorder_sums: bool) -> Callable[[Function], Function]:
@@ -23,10 +25,45 @@ def compiler(*, reorder_sums: bool) -> Callable[[Function], Function]:
     fastmath: Any = {"contract", "reassoc", "nnan", "nsz"} if reorder_sums else False
     options: dict[str, Any] = {"nogil": True, "fastmath": fastmath, "error_model": "numpy"}
 
-    def compile_function(function: Function) -> Function:
-        try:
-            return cast(Function, numba.njit(cache=True, **options)(function))
-        except RuntimeError:  # numba finds no folder that it may write to
-            return cast(Function, numba.njit(**options)(function))
+    def defer(function: Function) -> Function:
+        return cast(Function, _Deferred(function, options))
 
-    return compile_function
+    return defer
+
+
+class _Deferred:
+    """A function that numba gets to see when it is called first.
+
+    Importing numba takes a seventh of the time that importing torch takes, and most programs that
+    load a codec never run a loop.
+    """
+
+    def __init__(self, function: Callable[..., object], options: dict[str, Any]) -> None:
+        self._function, self._options = function, options
+        self._ready: Callable[..., object] | None = None
+        self.__doc__, self.__name__ = function.__doc__, function.__name__
+
+    def __call__(self, *arguments: object) -> object:
+        return (self._ready or self._prepare())(*arguments)
+
+    def _prepare(self) -> Callable[..., object]:
+        with _PREPARING:
+            # Loops of a module call one another by name: numba must find its own functions there.
+            names = self._function.__globals__
+            for name, value in list(names.items()):
+                if isinstance(value, _Deferred):
+                    names[name] = value._compiled
+            self._ready = self._compiled
+        return self._ready
+
+    @functools.cached_property
+    def _compiled(self) -> Callable[..., object]:
+        import numba
+
+        try:
+            compiled: Callable[..., object] = numba.njit(cache=True, **self._options)(
+                self._function
+            )
+        except RuntimeError:  # numba finds no folder that it may write to
+            compiled = numba.njit(**self._options)(self._function)
+        return compiled
