@@ -11,7 +11,7 @@ from bitcodec.bits import check_packed, pack, row_bytes, unpack
 from bitcodec.config import Precision
 from bitcodec.errors import ShapeError
 from bitcodec.model import BinaryAutoencoder
-from bitcodec.products import DecodingProduct, EncodingProduct, Scratch, chunk_rows
+from bitcodec.products import DecodingProduct, EncodingProduct, chunk_rows
 from bitcodec.refine import Effort, Refiner
 from bitcodec.scoring import QueryWeights, Side
 from bitcodec.side_rows import SideRows
@@ -74,17 +74,17 @@ class PackedCoder:
             ValueRangeError: a row is too long for its side bytes.
         """
         packed = np.empty((len(hidden), self.row_bytes), dtype=np.uint8)
-        codes, scratch = packed[:, : self.code_bytes], Scratch()
+        codes = packed[:, : self.code_bytes]
         for part in self._chunks(len(hidden)):
             rows = hidden[part].to(self._mean.device)
-            codes[part] = self._encoding.encode(rows, scratch).cpu().numpy()
+            codes[part] = self._encoding.encode(rows).cpu().numpy()
         if refiner is not None:
             codes[:] = self._search(hidden, codes, refiner=refiner, effort=effort)
         if self._rows.side_bytes:
             for part in self._chunks(len(hidden)):
                 packed[part, self.code_bytes :] = self._rows.write(
                     hidden[part].to(self._mean.device) - self._mean,
-                    self._deviation(codes[part], scratch),
+                    self._deviation(codes[part]),
                     first_row=first_row + part.start,
                 )
         return packed
@@ -106,9 +106,8 @@ class PackedCoder:
         codes, side = self._checked(packed)
         factors = self._model.shrinkage * self._rows.factors(side)
         hidden = np.empty((len(packed), len(self._offset)), dtype=np.float32)
-        scratch = Scratch()
         for rows in self._chunks(len(packed)):
-            deviation = self._deviation(codes[rows], scratch)
+            deviation = self._deviation(codes[rows])
             deviation *= factors[rows, None]
             deviation += self._mean
             hidden[rows] = deviation.cpu().numpy()
@@ -147,9 +146,9 @@ class PackedCoder:
         """
         codes, side = self._checked(packed)
         factors, lengths = self._rows.factors(side), self._rows.squared_lengths(side)
-        norms, scratch = np.empty(len(packed), dtype=np.float32), Scratch()
+        norms = np.empty(len(packed), dtype=np.float32)
         for rows in self._chunks(len(packed)):
-            estimate = self._deviation(codes[rows], scratch) * factors[rows, None]
+            estimate = self._deviation(codes[rows]) * factors[rows, None]
             own = self._model.shrinkage * estimate.square().sum(dim=1)
             squared = self._mean.square().sum() + 2 * estimate @ self._mean
             squared = squared + (own if lengths is None else lengths[rows])
@@ -164,10 +163,10 @@ class PackedCoder:
         starts = unpack(packed, n_bits=self.n_bits)
         return pack(refiner.refine(standardised.cpu().numpy(), starts, effort=effort))
 
-    def _deviation(self, codes: np.ndarray, scratch: Scratch) -> torch.Tensor:
+    def _deviation(self, codes: np.ndarray) -> torch.Tensor:
         """Decode (n, code_bytes) to how rows differ from the mean, before factor and shrinkage."""
         on_device = torch.from_numpy(np.array(codes)).to(self._mean.device)  # may be a mapped file
-        return self._decoding.decode(on_device, scratch)
+        return self._decoding.decode(on_device)
 
     def _chunks(self, n_rows: int) -> list[slice]:
         size = self._chunk_rows

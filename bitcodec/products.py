@@ -6,7 +6,8 @@ are those of the chunk before, and nothing of the size of the whole input is mad
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import threading
+from typing import Any
 
 import torch
 
@@ -22,7 +23,7 @@ add up rows and columns beyond such multiples in another order, and a row's code
 neither on the rows beside it nor on the number of threads."""
 CPU_CHUNK_VALUES = 2**20
 """Logits in memory at a time on the CPU: few enough for its caches."""
-DEVICE_CHUNK_VALUES = 2**27
+DEVICE_CHUNK_VALUES = 2**26
 """The same on other devices."""
 BIAS_COLUMNS = 16
 """Columns of ones that carry a bias through a bfloat16 product; all but three have no weight."""
@@ -30,21 +31,25 @@ BIAS_COLUMNS = 16
 _DTYPES: dict[Precision, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-@dataclass
 class Scratch:
-    """Buffers that the next chunk uses again. Every call has its own: threads share a codec."""
+    """Buffers that a thread's next call uses again; each thread has its own."""
 
-    _kept: dict[tuple[str, int, torch.dtype], torch.Tensor] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self._local = threading.local()
+
+    def __reduce__(self) -> tuple[type[Scratch], tuple[()]]:
+        return Scratch, ()
 
     def take(
         self, name: str, shape: tuple[int, int], dtype: torch.dtype, device: torch.device
     ) -> torch.Tensor:
         """Return room of a shape: zeros at first, and later what was left there."""
+        kept: dict[Any, torch.Tensor] = self._local.__dict__
         n_rows, n_columns = shape
-        key = name, n_columns, dtype
-        if key not in self._kept or len(self._kept[key]) < n_rows:
-            self._kept[key] = torch.zeros(shape, dtype=dtype, device=device)
-        return self._kept[key][:n_rows]
+        key = f"{name} {n_columns} {dtype}"
+        if key not in kept or len(kept[key]) < n_rows:
+            kept[key] = torch.zeros(shape, dtype=dtype, device=device)
+        return kept[key][:n_rows]
 
 
 class EncodingProduct:
@@ -58,12 +63,13 @@ class EncodingProduct:
         model: the autoencoder; later changes of it have no effect here.
         precision: of the products.
 
-    Objects are read-only after construction.
+    Threads may share an object.
     """
 
     @torch.no_grad()
     def __init__(self, model: BinaryAutoencoder, *, precision: Precision = "float32") -> None:
         self._model, self._dtype = model, _dtype_of(precision)
+        self._scratch = Scratch()
         self._groups = stage_groups(model.stages)
         inverse, scale = model.inverse_scale(), model.scale
         if model.unit_rows:  # rows are scaled before they are brought to one length
@@ -78,28 +84,27 @@ class EncodingProduct:
             _whole(model.decoder_weight[group] * scale, self._dtype) for group in self._groups[:-1]
         ]
 
-    def encode(self, rows: torch.Tensor, scratch: Scratch) -> torch.Tensor:
+    def encode(self, rows: torch.Tensor) -> torch.Tensor:
         """Return packed bits, (m, ceil(h / 8)) uint8 on the codec's device.
 
         Args:
             rows: (m, d) float32 there.
-            scratch: of the chunk before.
         """
         if len(self._stages) == 1:
-            inputs = self._centred(rows, self._dtype, scratch)
-            return self._stages[0].pack(inputs, scratch)[: len(rows)]
-        residual = self._centred(rows, torch.float32, scratch)
+            inputs = self._centred(rows, self._dtype)
+            return self._stages[0].pack(inputs, self._scratch)[: len(rows)]
+        residual = self._centred(rows, torch.float32)
         bits = torch.empty(len(rows), self._model.n_bits, dtype=torch.bool, device=rows.device)
         for number, (group, stage) in enumerate(zip(self._groups, self._stages, strict=True)):
-            on = stage.bits(self._inputs(residual, scratch), scratch)
+            on = stage.bits(self._inputs(residual), self._scratch)
             bits[:, group] = on[: len(rows)]
             if number < len(self._taken):
                 taken = on.to(self._dtype) @ self._taken[number]
                 residual[:, : self._model.n_dims] -= taken[:, : self._model.n_dims]
         return pack(bits)
 
-    def _centred(self, rows: torch.Tensor, dtype: torch.dtype, scratch: Scratch) -> torch.Tensor:
-        room = self._room(_up(len(rows), ROW_MULTIPLE), dtype, scratch)
+    def _centred(self, rows: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        room = self._room(_up(len(rows), ROW_MULTIPLE), dtype)
         inner = room[: len(rows), : self._model.n_dims]
         if self._model.unit_rows:
             inner.copy_(self._model.standardise(rows))
@@ -107,18 +112,18 @@ class EncodingProduct:
             torch.sub(rows, self._model.mean, out=inner)
         return room
 
-    def _inputs(self, residual: torch.Tensor, scratch: Scratch) -> torch.Tensor:
+    def _inputs(self, residual: torch.Tensor) -> torch.Tensor:
         """Return a residual as the product of a stage takes it."""
         if self._dtype == torch.float32:
             return residual
-        room = self._room(len(residual), self._dtype, scratch)
+        room = self._room(len(residual), self._dtype)
         room[:, : self._model.n_dims] = residual
         return room
 
-    def _room(self, n_rows: int, dtype: torch.dtype, scratch: Scratch) -> torch.Tensor:
+    def _room(self, n_rows: int, dtype: torch.dtype) -> torch.Tensor:
         n_dims, device = self._model.n_dims, self._model.mean.device
         extra = 0 if dtype == torch.float32 else BIAS_COLUMNS
-        room = scratch.take("inputs", (n_rows, n_dims + extra), dtype, device)
+        room = self._scratch.take("inputs", (n_rows, n_dims + extra), dtype, device)
         room[:, n_dims:] = 1
         return room
 
@@ -130,25 +135,25 @@ class DecodingProduct:
         model: the autoencoder; later changes of it have no effect here.
         precision: of the product; its sum with the offset is float32.
 
-    Objects are read-only after construction.
+    Threads may share an object.
     """
 
     @torch.no_grad()
     def __init__(self, model: BinaryAutoencoder, *, precision: Precision = "float32") -> None:
+        self._scratch = Scratch()
         self._offset = model.decoder_bias * model.scale
         self._weight = _whole(model.decoder_weight * model.scale, _dtype_of(precision))
 
-    def decode(self, codes: torch.Tensor, scratch: Scratch) -> torch.Tensor:
+    def decode(self, codes: torch.Tensor) -> torch.Tensor:
         """Return b D + c in the units of hidden states, (m, d) float32 on the codec's device.
 
         Args:
             codes: (m, ceil(h / 8)) uint8 there, pad bits 0.
-            scratch: of the chunk before, whose result is lost.
         """
         (n_bits, n_columns), dtype, device = self._weight.shape, self._weight.dtype, codes.device
         n_rows = _up(len(codes), ROW_MULTIPLE)
-        product = scratch.take("product", (n_rows, n_columns), dtype, device)
-        bits = scratch.take("bits", (n_rows, n_bits), dtype, device)
+        product = self._scratch.take("product", (n_rows, n_columns), dtype, device)
+        bits = self._scratch.take("bits", (n_rows, n_bits), dtype, device)
         unpacked_product(codes, self._weight, bits=bits, out=product)
         return self._offset + product[: len(codes), : len(self._offset)]
 

@@ -32,7 +32,7 @@ def results(model: BinaryAutoencoder, rows: torch.Tensor, *, n_threads: int) -> 
     torch.set_num_threads(n_threads)
     logits = EncodingProduct(model)._stages[0]._logits(model.standardise(rows), Scratch())
     few = torch.full((5, (model.n_bits + 7) // 8), 1, dtype=torch.uint8)
-    return [logits.clone(), DecodingProduct(model).decode(few, Scratch())]
+    return [logits.clone(), DecodingProduct(model).decode(few)]
 
 
 if __name__ == "__main__":

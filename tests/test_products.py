@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from bitcodec import BitCodec, bit_products
 from bitcodec.bits import pack, unpack
 from bitcodec.errors import ConfigError
-from bitcodec.products import DecodingProduct, EncodingProduct, Scratch
+from bitcodec.products import DecodingProduct, EncodingProduct
 
 SIZES = (1, 2, 3, 5, 8, 63, 65)
 CPU = torch.device("cpu")
@@ -82,7 +82,7 @@ def test_a_bfloat16_product_rounds_inputs_and_weights_and_nothing_else(
     codec: BitCodec, hidden: np.ndarray
 ) -> None:
     model, rows = codec._model, torch.from_numpy(hidden[:2000])
-    found = EncodingProduct(model, precision="bfloat16").encode(rows, Scratch())
+    found = EncodingProduct(model, precision="bfloat16").encode(rows)
     bits = unpack(found.numpy(), n_bits=codec.n_bits_)
     with torch.no_grad():
         weight = (model.encoder_weight * model.inverse_scale()).bfloat16().double()
@@ -94,7 +94,7 @@ def test_a_bfloat16_product_rounds_inputs_and_weights_and_nothing_else(
 def test_few_bits_differ_in_bfloat16(any_codec: BitCodec, hidden: np.ndarray) -> None:
     model, rows = any_codec._model, torch.from_numpy(hidden[:2000])
     codes = [
-        EncodingProduct(model, precision=precision).encode(rows, Scratch()).numpy()
+        EncodingProduct(model, precision=precision).encode(rows).numpy()
         for precision in ("float32", "bfloat16")
     ]
     differing = np.bitwise_count(codes[0] ^ codes[1]).sum() / (len(rows) * any_codec.n_bits_)
@@ -106,9 +106,9 @@ def test_decoding_in_bfloat16_costs_little_next_to_the_error_of_the_code(
 ) -> None:
     model, rows = any_codec._model, torch.from_numpy(hidden[:2000])
     with torch.inference_mode():
-        codes = EncodingProduct(model).encode(rows, Scratch())
-        exact = DecodingProduct(model).decode(codes, Scratch())
-        rounded = DecodingProduct(model, precision="bfloat16").decode(codes, Scratch())
+        codes = EncodingProduct(model).encode(rows)
+        exact = DecodingProduct(model).decode(codes)
+        rounded = DecodingProduct(model, precision="bfloat16").decode(codes)
     assert rounded.dtype == torch.float32
     missed = (rows - model.mean - exact).square().mean()
     assert (rounded - exact).square().mean() < 0.01 * missed
