@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import signal
 import time
 from collections.abc import Iterator
@@ -124,9 +125,12 @@ class Trainer:
         loss = objective.total(
             terms, config, n_dims=self.model.n_dims, entropy_weight=weight, progress=progress
         )
-        if not torch.isfinite(loss):
+        seen = loss, terms.fvu, terms.entropy, terms.covariance
+        # Read together, before the weights change: on a GPU every reading waits for all its work.
+        numbers = torch.stack([number.detach().float() for number in seen]).tolist()
+        if not math.isfinite(numbers[0]):
             raise ValueRangeError(
-                f"the loss is {loss.item()} after {self.n_steps_done} steps: lower learning_rate "
+                f"the loss is {numbers[0]} after {self.n_steps_done} steps: lower learning_rate "
                 f"(now {config.learning_rate})"
             )
         self._descent.step(loss, n_steps_done=self.n_steps_done)
@@ -134,10 +138,10 @@ class Trainer:
         record = TrainingRecord(
             step=self.n_steps_done,
             n_steps=config.n_steps,
-            loss=float(loss.detach()),
-            fvu=float(terms.fvu),
-            entropy_bits=float(terms.entropy.detach()),
-            covariance=float(terms.covariance.detach()),
+            loss=numbers[0],
+            fvu=numbers[1],
+            entropy_bits=numbers[2],
+            covariance=numbers[3],
             entropy_weight=weight,
             n_revived=self._revive(standardised, terms),
             seconds=time.monotonic() - self._began,

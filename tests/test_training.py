@@ -5,15 +5,19 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from bitcodec import BitCodec, TrainingRecord
-from bitcodec.batches import HiddenSource
+from bitcodec.batches import HiddenBatches, HiddenSource
 from bitcodec.bits import unpack
+from bitcodec.config import CodecConfig, Surrogate
 from bitcodec.errors import ConfigError, ShapeError, ValueRangeError
+from bitcodec.training import start_training
 
 SMALL = {"n_bits": 40, "n_steps": 8, "batch_size": 128, "refine": "none"}
 
@@ -297,3 +301,32 @@ def test_a_minibatch_of_another_width_is_refused(hidden: np.ndarray) -> None:
     codec = small().fit(hidden[:600])
     with pytest.raises(ShapeError, match=r"hidden must be \(n, 576\), got \(300, 100\)"):
         codec.partial_fit(hidden[:300, :100])
+
+
+class Readings(TorchDispatchMode):
+    """Count what makes the host wait for a GPU: one number read from a tensor."""
+
+    count = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> object:
+        self.count += "_local_scalar_dense" in str(func)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("surrogate", ["sigmoid", "gumbel"])
+def test_a_step_reads_its_numbers_from_the_device_together(
+    hidden: np.ndarray, surrogate: Surrogate
+) -> None:
+    config = CodecConfig(n_bits=64, batch_size=256, n_steps=40, surrogate=surrogate)
+    batches = HiddenBatches(hidden[:1024])
+    trainer = start_training(batches, config, device=torch.device("cpu"))
+    rows = torch.from_numpy(hidden[:256])
+    trainer.step(rows)
+    with Readings() as readings:
+        record = trainer.step(rows)
+        assert readings.count == 0
+        float(torch.ones(()))
+        assert readings.count == 1
+    assert 0 < record.fvu < 1
