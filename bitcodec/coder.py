@@ -75,9 +75,7 @@ class PackedCoder:
         """
         packed = np.empty((len(hidden), self.row_bytes), dtype=np.uint8)
         codes = packed[:, : self.code_bytes]
-        for part in self._chunks(len(hidden)):
-            rows = hidden[part].to(self._mean.device)
-            codes[part] = self._encoding.encode(rows).cpu().numpy()
+        codes[:] = self.encode_on_device(hidden).cpu().numpy()
         if refiner is not None:
             codes[:] = self._search(hidden, codes, refiner=refiner, effort=effort)
         if self._rows.side_bytes:
@@ -88,6 +86,33 @@ class PackedCoder:
                     first_row=first_row + part.start,
                 )
         return packed
+
+    @torch.inference_mode()
+    def encode_on_device(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Return the bits of the linear pass, (n, ceil(h / 8)) uint8 on the codec's device.
+
+        Args:
+            hidden: (n, d) float32, finite, on any device.
+        """
+        device = self._mean.device
+        codes = torch.empty(len(hidden), self.code_bytes, dtype=torch.uint8, device=device)
+        for part in self._chunks(len(hidden)):
+            codes[part] = self._encoding.encode(hidden[part].to(device))
+        return codes
+
+    @torch.inference_mode()
+    def decode_on_device(self, codes: torch.Tensor) -> torch.Tensor:
+        """Return hidden states, (n, d) float32 on the codec's device, of rows without side bytes.
+
+        Args:
+            codes: (n, ceil(h / 8)) uint8 on any device, pad bits 0.
+        """
+        device = self._mean.device
+        hidden = torch.empty(len(codes), len(self._offset), device=device)
+        for part in self._chunks(len(codes)):
+            deviation = self._decoding.decode(codes[part].to(device))
+            torch.add(deviation, self._mean, out=hidden[part])
+        return hidden
 
     @torch.inference_mode()
     def decode(self, packed: np.ndarray) -> np.ndarray:

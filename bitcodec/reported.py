@@ -12,14 +12,15 @@ from bitcodec.bits import unpack
 from bitcodec.config import Refine
 from bitcodec.errors import ShapeError
 from bitcodec.feature_sets import FeatureSets
-from bitcodec.fitted import STREAM_ROWS, FittedCodec
+from bitcodec.fitted import STREAM_ROWS
 from bitcodec.report import CodecFacts, Report, ReportSettings
 from bitcodec.reporting import Subject, measure_report
+from bitcodec.resident import ResidentCodec
 from bitcodec.row_texts import RowTexts, check_aligned
 from bitcodec.statistics import burstiness
 
 
-class ReportedCodec(FittedCodec):
+class ReportedCodec(ResidentCodec):
     """Report on what a codec has learned."""
 
     def burstiness(self, packed: np.ndarray) -> np.ndarray:

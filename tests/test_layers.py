@@ -111,6 +111,7 @@ LAYERS = (
         "diagnosis",
         "tracking",
     ),
+    ("resident",),
     ("reported",),
     ("codec",),
 )

@@ -324,7 +324,7 @@ def test_a_step_reads_its_numbers_from_the_device_together(
     trainer = start_training(batches, config, device=torch.device("cpu"))
     rows = torch.from_numpy(hidden[:256])
     trainer.step(rows)
-    with Readings() as readings:
+    with Readings() as readings:  # type: ignore[no-untyped-call]
         record = trainer.step(rows)
         assert readings.count == 0
         float(torch.ones(()))
