@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 MODELS := smollm2-135m minilm
 
-.PHONY: demo test check format setup clean
+.PHONY: demo test check bench-check format setup clean
 
 demo: $(VENV)/.ready
 	$(BIN)/bitcodec demo
@@ -16,6 +16,10 @@ check: $(VENV)/.ready
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# Ratios of speed (not times) against those in benchmarks/results/speed.json.
+bench-check: $(VENV)/.ready
+	$(BIN)/python -m benchmarks.speed --check --repeats 7
 
 format: $(VENV)/.ready
 	$(BIN)/ruff format .

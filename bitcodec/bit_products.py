@@ -17,6 +17,9 @@ import torch
 
 logger = logging.getLogger(__name__)
 
+FEW_LOGITS = 2**18
+"""Up to this many, numpy's comparison on one core beats torch's on all."""
+
 
 def pack(bits: torch.Tensor) -> torch.Tensor:
     """Pack bits eight to a byte, least significant bit first, on the device where they are.
@@ -27,9 +30,7 @@ def pack(bits: torch.Tensor) -> torch.Tensor:
     Returns:
         (n, ceil(h / 8)) uint8 there, equal to `bitcodec.bits.pack`.
     """
-    if bits.device.type == "cpu":
-        return torch.from_numpy(np.packbits(bits.numpy(), axis=1, bitorder="little"))
-    return pack_by_torch(bits)
+    return _pack_array(bits.numpy()) if bits.device.type == "cpu" else pack_by_torch(bits)
 
 
 def pack_logits(logits: torch.Tensor, threshold: torch.Tensor) -> torch.Tensor:
@@ -37,16 +38,22 @@ def pack_logits(logits: torch.Tensor, threshold: torch.Tensor) -> torch.Tensor:
 
     Args:
         logits: (n, h) floats.
-        threshold: (h,) floats there.
+        threshold: (h,) floats there; for bfloat16 all 0.
 
     Returns:
         (n, ceil(h / 8)) uint8 there.
     """
     kernels = kernels_for(logits.device)
-    if kernels is None:
+    if kernels is not None:
+        packed: torch.Tensor = kernels.pack_logits(logits, threshold)
+        return packed
+    if logits.device.type != "cpu":
         return pack(logits >= threshold)
-    packed: torch.Tensor = kernels.pack_logits(logits, threshold)
-    return packed
+    if logits.dtype == torch.bfloat16:  # the sign is that of the same bytes as an integer
+        return _pack_array(logits.view(torch.int16).numpy() >= 0)
+    if logits.numel() <= FEW_LOGITS:
+        return _pack_array(logits.numpy() >= threshold.numpy())
+    return pack(logits >= threshold)
 
 
 def unpacked_product(
@@ -88,6 +95,10 @@ def unpack_by_torch(codes: torch.Tensor, *, n_bits: int) -> torch.Tensor:
     """Do what `unpack` does by operations that every device of torch has."""
     places = torch.arange(8, dtype=torch.uint8, device=codes.device)
     return ((codes[:, :, None] >> places) & 1).flatten(1)[:, :n_bits]
+
+
+def _pack_array(bits: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.packbits(bits, axis=1, bitorder="little"))
 
 
 @functools.cache
