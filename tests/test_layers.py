@@ -57,6 +57,7 @@ LAYERS = (
         "passages",
         "feature_sets",
         "report_features",
+        "arguments",
     ),
     (
         "normal_equations",
@@ -71,6 +72,7 @@ LAYERS = (
         "pairs",
         "report",
         "firing_texts",
+        "protocol",
     ),
     (
         "coder",
@@ -81,12 +83,15 @@ LAYERS = (
         "revival",
         "imitation",
         "gradients",
+        "search_results",
     ),
     (
         "start",
         "tables",
+        "ranking",
     ),
     (
+        "rescoring",
         "block_coder",
         "evaluation",
         "validation",

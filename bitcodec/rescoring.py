@@ -8,13 +8,13 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from bitcodec.arguments import as_queries, check_count
 from bitcodec.errors import ConfigError, ShapeError, ValueRangeError
+from bitcodec.protocol import Codec, as_scoring_codec
+from bitcodec.ranking import Hits, highest
 from bitcodec.scoring import score_pairs
+from bitcodec.search_results import MISSING_ID
 from bitcodec.similarity import Metric, check_metric, row_terms_for, weights_for
-from bitcodec_faiss.arguments import as_queries, check_count
-from bitcodec_faiss.protocol import Codec, as_scoring_codec
-from bitcodec_faiss.ranking import Hits, highest
-from bitcodec_faiss.results import MISSING_ID
 
 Rescore = Literal["asymmetric", "float"]
 """What candidates are scored with: float queries and codes, or the original vectors."""
