@@ -47,7 +47,8 @@ def main() -> None:
     rows = read(arguments.fitted, arguments.rows)
     queries = read(arguments.held_out, None)
     queries = queries[:: max(1, len(queries) // arguments.queries)][: arguments.queries]
-    codec = BitCodec.preset("search", n_bits=arguments.n_bits, side_bytes=4, device="cpu")
+    settings = {"n_bits": arguments.n_bits, "n_steps": 400, "device": "cpu"}
+    codec = BitCodec.preset("search", side_bytes=4, refine="fast", **settings)
     say("fitting and encoding")
     packed = codec.fit(rows).encode(rows)
     with server(arguments.postgres) as url:
