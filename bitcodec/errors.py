@@ -7,6 +7,7 @@ BitcodecError
 ├── FormatError(ValueError)        a file that is truncated, foreign or newer than this version
 ├── MismatchError(ValueError)      an artefact made with another codec
 ├── FileError(OSError)             a missing input, an output that exists or cannot be written
+├── ServerError(ConnectionError)   a database server that is not reached, goes away or refuses
 ├── NotFittedError(RuntimeError)   a codec used before `fit`
 └── MissingExtraError(ImportError) an optional dependency that is not installed
 
@@ -42,6 +43,10 @@ class MismatchError(BitcodecError, ValueError):
 
 class FileError(BitcodecError, OSError):
     """An input is missing, or an output exists or cannot be written."""
+
+
+class ServerError(BitcodecError, ConnectionError):
+    """A database server was not reached, went away or refused."""
 
 
 class NotFittedError(BitcodecError, RuntimeError):

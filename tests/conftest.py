@@ -61,6 +61,15 @@ def codec(hidden: np.ndarray) -> BitCodec:
     return BitCodec(n_bits=67, n_steps=60, batch_size=256, refine="none").fit(hidden[:3072])
 
 
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """The URL of a PostgreSQL with pgvector: the one BITCODEC_TEST_POSTGRES names, or our own."""
+    from tests.postgres import database
+
+    with database() as url:
+        yield url
+
+
 @pytest.fixture(scope="module")  # while it runs, no other event loop can
 def browser() -> Iterator[Browser]:
     """A headless Chromium; the test skips where none is installed."""

@@ -59,6 +59,7 @@ LAYERS = (
         "passages",
         "feature_sets",
         "report_features",
+        "arguments",
     ),
     (
         "normal_equations",
@@ -74,6 +75,7 @@ LAYERS = (
         "products",
         "report",
         "firing_texts",
+        "protocol",
     ),
     (
         "coder",
@@ -84,12 +86,15 @@ LAYERS = (
         "revival",
         "imitation",
         "gradients",
+        "search_results",
     ),
     (
         "start",
         "tables",
+        "ranking",
     ),
     (
+        "rescoring",
         "block_coder",
         "evaluation",
         "validation",

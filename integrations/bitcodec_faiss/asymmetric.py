@@ -7,19 +7,19 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
+from bitcodec.arguments import as_queries, check_count
 from bitcodec.errors import ConfigError
+from bitcodec.protocol import Codec, ScoringCodec, as_scoring_codec
+from bitcodec.ranking import Hits, RangeHits, from_similarity, highest, sort_range
+from bitcodec.rescoring import DEFAULT_OVERSAMPLE
 from bitcodec.scoring import QueryWeights, score_pairs, score_rows, top_scores
+from bitcodec.search_results import RangeResult, SearchResult
 from bitcodec.similarity import Metric, check_metric, row_terms_for, weights_for
-from bitcodec_faiss.arguments import as_queries, check_count
 from bitcodec_faiss.backend import limit_threads, load_faiss
 from bitcodec_faiss.fast_scan import FastScan
 from bitcodec_faiss.flat import FlatStore
 from bitcodec_faiss.index_files import IndexHeader
 from bitcodec_faiss.packed_index import PackedIndex
-from bitcodec_faiss.protocol import Codec, ScoringCodec, as_scoring_codec
-from bitcodec_faiss.ranking import Hits, RangeHits, from_similarity, highest, sort_range
-from bitcodec_faiss.rescore import DEFAULT_OVERSAMPLE
-from bitcodec_faiss.results import RangeResult, SearchResult
 from bitcodec_faiss.store import Kind
 
 Factory = Literal["Flat", "FastScan"]

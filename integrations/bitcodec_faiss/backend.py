@@ -57,7 +57,7 @@ def limit_threads(n_threads: int | None) -> Iterator[None]:
     if n_threads is None:
         yield
         return
-    from bitcodec_faiss.arguments import check_count  # it imports torch
+    from bitcodec.arguments import check_count  # it imports torch
 
     wanted = check_count(n_threads, name="n_threads")
     faiss = load_faiss()

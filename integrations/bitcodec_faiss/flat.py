@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from bitcodec.ranking import Hits, RangeHits
 from bitcodec_faiss.backend import flat_codes, load_faiss, mapped_ids
-from bitcodec_faiss.ranking import Hits, RangeHits
 from bitcodec_faiss.scan import flat_nearest, flat_within
 
 

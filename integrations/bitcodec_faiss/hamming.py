@@ -6,16 +6,16 @@ from typing import Any, Self
 
 import numpy as np
 
+from bitcodec.arguments import check_count
 from bitcodec.errors import ConfigError
+from bitcodec.protocol import Codec
+from bitcodec.ranking import from_similarity
+from bitcodec.rescoring import Rescore, plan_rescoring, rescored
+from bitcodec.search_results import RangeResult, SearchResult
 from bitcodec.similarity import Metric
-from bitcodec_faiss.arguments import check_count
 from bitcodec_faiss.backend import limit_threads, load_faiss
 from bitcodec_faiss.index_files import IndexHeader
 from bitcodec_faiss.packed_index import PackedIndex
-from bitcodec_faiss.protocol import Codec
-from bitcodec_faiss.ranking import from_similarity
-from bitcodec_faiss.rescore import Rescore, plan_rescoring, rescored
-from bitcodec_faiss.results import RangeResult, SearchResult
 from bitcodec_faiss.store import choose_effort
 
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from bitcodec.arguments import check_count
 from bitcodec.errors import ConfigError
-from bitcodec_faiss.arguments import check_count
+from bitcodec.ranking import Hits, RangeHits, best
 from bitcodec_faiss.backend import flat_codes, load_faiss, mapped_ids
-from bitcodec_faiss.ranking import Hits, RangeHits, best
 from bitcodec_faiss.scan import flat_nearest, flat_within, query_blocks
 
 DEFAULT_EF_SEARCH = 64

@@ -29,9 +29,9 @@ from bitcodec.files import (
     refuse_foreign_folder,
     write_json,
 )
+from bitcodec.protocol import Codec
 from bitcodec_faiss.backend import load_faiss
 from bitcodec_faiss.hashing import HashingWriter, check_file, write_hashed
-from bitcodec_faiss.protocol import Codec
 
 FORMAT_VERSION = 2
 """The index.json that this version writes and the newest that it reads."""

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from bitcodec.arguments import check_count
 from bitcodec.errors import ConfigError, ValueRangeError
-from bitcodec_faiss.arguments import check_count
+from bitcodec.ranking import Hits, RangeHits, best, no_hits, sort_range
+from bitcodec.search_results import MISSING_ID, MISSING_SCORE
 from bitcodec_faiss.backend import flat_codes, load_faiss, view
-from bitcodec_faiss.ranking import Hits, RangeHits, best, no_hits, sort_range
-from bitcodec_faiss.results import MISSING_ID, MISSING_SCORE
 from bitcodec_faiss.scan import fetch_within, query_blocks, reach_of, scan_rows
 
 _log = logging.getLogger(__name__)

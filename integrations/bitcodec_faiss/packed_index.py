@@ -7,14 +7,14 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from bitcodec.arguments import check_packed, check_packed_rows
 from bitcodec.errors import ConfigError, FormatError, MismatchError, ValueRangeError
 from bitcodec.files import PathLike
-from bitcodec_faiss.arguments import check_packed, check_packed_rows
+from bitcodec.protocol import Codec, check_rows
+from bitcodec.search_results import ScoreMetric
 from bitcodec_faiss.backend import limit_threads, require_faiss
 from bitcodec_faiss.blocks import split
 from bitcodec_faiss.index_files import BIT_ORDER, IndexHeader, check_codec, read_header
-from bitcodec_faiss.protocol import Codec, check_rows
-from bitcodec_faiss.results import ScoreMetric
 from bitcodec_faiss.rows import Rows
 from bitcodec_faiss.store import Kind, parse_factory
 

@@ -6,9 +6,9 @@ from typing import Any, Self
 
 import numpy as np
 
+from bitcodec.arguments import as_ids, check_distinct, check_filter, check_new_ids
 from bitcodec.errors import ConfigError
 from bitcodec.files import PathLike
-from bitcodec_faiss.arguments import as_ids, check_distinct, check_filter, check_new_ids
 from bitcodec_faiss.backend import limit_threads
 from bitcodec_faiss.blocks import drain, sample
 from bitcodec_faiss.index_files import (

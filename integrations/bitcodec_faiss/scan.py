@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from bitcodec.ranking import Hits, RangeHits, best, merge, no_hits, sort_range
 from bitcodec_faiss.backend import flat_codes, load_faiss
-from bitcodec_faiss.ranking import Hits, RangeHits, best, merge, no_hits, sort_range
 
 _SLACK = 16
 """Hits fetched beyond 2k, so that a second pass for ties is rare."""

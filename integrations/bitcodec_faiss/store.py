@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from bitcodec.errors import ConfigError, ValueRangeError
-from bitcodec_faiss.ranking import Hits, RangeHits
+from bitcodec.ranking import Hits, RangeHits
 
 PARAMETER_KINDS = {"nprobe": "IVF", "ef_search": "HNSW"}
 """Search parameters and the kind that takes each."""

@@ -8,13 +8,13 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from bitcodec.arguments import as_queries, check_count
 from bitcodec.errors import ConfigError, ShapeError, ValueRangeError
+from bitcodec.protocol import Codec, as_scoring_codec
+from bitcodec.ranking import Hits, highest
 from bitcodec.scoring import score_pairs
+from bitcodec.search_results import MISSING_ID
 from bitcodec.similarity import Metric, check_metric, row_terms_for, weights_for
-from bitcodec_faiss.arguments import as_queries, check_count
-from bitcodec_faiss.protocol import Codec, as_scoring_codec
-from bitcodec_faiss.ranking import Hits, highest
-from bitcodec_faiss.results import MISSING_ID
 
 Rescore = Literal["asymmetric", "float"]
 """What candidates are scored with: float queries and codes, or the original vectors."""
@@ -88,7 +88,7 @@ def rescored(
     codec: Codec,
     packed: Packed,
     k: int,
-    n_threads: int,
+    n_threads: int | None,
 ) -> Hits:
     """Keep the k candidates of every query that are nearest by their new scores.
 
@@ -99,7 +99,7 @@ def rescored(
         codec: the index's.
         packed: copies the whole rows of ids.
         k: hits a query.
-        n_threads: threads of asymmetric scores.
+        n_threads: threads of asymmetric scores; None means one for each CPU.
 
     Returns:
         (q, k) float32 scores of which the highest is nearest, and (q, k) int64 ids.
@@ -135,7 +135,7 @@ def _asymmetric(
     codec: Codec,
     packed: Packed,
     *,
-    n_threads: int,
+    n_threads: int | None,
 ) -> np.ndarray:
     scorer = as_scoring_codec(codec)
     ids, places = _distinct(candidates)

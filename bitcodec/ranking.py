@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from bitcodec.search_results import MISSING_ID, MISSING_SCORE
 from bitcodec.similarity import Metric
-from bitcodec_faiss.results import MISSING_ID, MISSING_SCORE
 
 Hits = tuple[np.ndarray, np.ndarray]
 """Scores (n_queries, k) int32 or float32 and ids (n_queries, k) int64."""

@@ -1,4 +1,4 @@
-"""Arguments checked at the door, before FAISS sees them."""
+"""Arguments of searches, checked at the door."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def check_packed(packed: Any, *, n_bits: int, row_bytes: int) -> np.ndarray:
     if rows.ndim == 0 or rows.shape[-1] != row_bytes or rows.dtype != np.uint8:
         raise ShapeError(
             f"packed rows must be (n, {row_bytes}) uint8, got {rows.shape} {rows.dtype}: "
-            f"this index holds codes of {n_bits} bits"
+            f"these are codes of {n_bits} bits"
         )
     if n_bits % 8 and (rows[..., code_bytes - 1] >> (n_bits % 8)).any():
         raise ValueRangeError(
@@ -141,7 +141,7 @@ def check_new_ids(
     if len(new) != n_rows:
         raise ShapeError(f"ids must be one a row, ({n_rows},), got ({len(new)},)")
     if len(new) and new.min() < 0:
-        raise ValueRangeError(f"ids must be 0 or more, got {new.min()}: FAISS keeps -1 for 'none'")
+        raise ValueRangeError(f"ids must be 0 or more, got {new.min()}: -1 stands for 'none'")
     check_distinct(new)
     if len(new) and new.min() < next_id:
         _refuse_known(new, existing())

@@ -1,4 +1,4 @@
-"""What this adapter asks of a codec."""
+"""What a search asks of a codec."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Codec(Protocol):
-    """The part of a fitted `bitcodec.BitCodec` that an index uses."""
+    """The part of a fitted `bitcodec.BitCodec` that a search uses."""
 
     @property
     def n_bits_(self) -> int:
@@ -75,7 +75,7 @@ def check_rows(codec: Codec) -> None:
         ConfigError: its rows are too short.
     """
     if getattr(codec, "n_bits_", None) is None:
-        raise NotFittedError("an index needs a fitted codec: call fit first")
+        raise NotFittedError("a search needs a fitted codec: call fit first")
     if codec.row_bytes_ < (codec.n_bits_ + 7) // 8:
         raise ConfigError(
             f"rows of {codec.n_bits_} bits must have at least {(codec.n_bits_ + 7) // 8} bytes, "
