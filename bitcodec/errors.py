@@ -8,6 +8,8 @@ BitcodecError
 ├── MismatchError(ValueError)      an artefact made with another codec
 ├── FileError(OSError)             a missing input, an output that exists or cannot be written
 ├── NotFittedError(RuntimeError)   a codec used before `fit`
+├── RemoteError(RuntimeError)      a service elsewhere that does not answer as it should
+├── BudgetError(RuntimeError)      a request that could cost more than was allowed
 └── MissingExtraError(ImportError) an optional dependency that is not installed
 
 Each also is the builtin error it resembles, so `except ValueError` keeps working.
@@ -46,6 +48,14 @@ class FileError(BitcodecError, OSError):
 
 class NotFittedError(BitcodecError, RuntimeError):
     """A codec was used before it was fitted."""
+
+
+class RemoteError(BitcodecError, RuntimeError):
+    """A service elsewhere refuses, or does not answer as it should."""
+
+
+class BudgetError(BitcodecError, RuntimeError):
+    """A request was not sent because it could cost more than was allowed."""
 
 
 class MissingExtraError(BitcodecError, ImportError):
