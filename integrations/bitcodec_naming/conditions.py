@@ -44,6 +44,7 @@ def token_conditions(excerpt: Excerpt) -> frozenset[str]:
     return frozenset([condition("token", excerpt.token)])
 
 
+@functools.lru_cache(maxsize=4096)  # a control asks about the same excerpts again
 def lexical_conditions(excerpt: Excerpt) -> frozenset[str]:
     """Return conditions on the token, its word and the words about it.
 

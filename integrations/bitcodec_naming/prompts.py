@@ -13,6 +13,7 @@ Message = dict[str, str]
 MOST_CHARACTERS = 200
 """Of an explanation; what a model says beyond is cut off."""
 _OPEN, _CLOSE = "<<", ">>"
+_LINE_BREAK = re.compile(r"\r\n|[\n\v\f\r\x1c-\x1e\x85\u2028\u2029]")
 
 _TASK = (
     "A detector looks for one property of a word in its context. In each text below, "
@@ -49,7 +50,7 @@ def marked(excerpt: Excerpt) -> str:
     'This << is>> it.⏎'
     """
     parts = (excerpt.before, _OPEN, excerpt.token, _CLOSE, excerpt.after)
-    return "".join(part.replace("\n", "⏎") for part in parts)
+    return _LINE_BREAK.sub("⏎", "".join(parts))
 
 
 def explanation_of(reply: str) -> str:
