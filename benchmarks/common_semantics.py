@@ -38,6 +38,7 @@ from bitcodec_naming import (
     FeatureRows,
     FeatureSource,
     Judge,
+    KeptJudge,
     Names,
     NamingSettings,
     lexical_judge,
@@ -82,7 +83,7 @@ def main() -> int:
         path, begun = arguments.work / f"{label}, {kind}.json", time.perf_counter()
         if not path.exists():
             settings = settings_of(label, kind, arguments)
-            judge, features = judge_of(kind, arguments.model), source_of(label, arguments)
+            judge, features = judge_of(kind, arguments), source_of(label, arguments)
             name_features(features, judge, settings=settings).save(path)
             print(f"{time.perf_counter() - begun:.0f} s", end=" ")
         drawn[label, kind] = Names.load(path)
@@ -123,10 +124,11 @@ def settings_of(label: str, kind: str, arguments: argparse.Namespace) -> NamingS
     )
 
 
-def judge_of(kind: str, model: str) -> Judge:
+def judge_of(kind: str, arguments: argparse.Namespace) -> Judge:
     if kind == "chat":
-        loaded = load_model(model)
-        return ChatJudge(loaded.model, loaded.tokenizer, name=loaded.name)
+        loaded = load_model(arguments.model)
+        chat = ChatJudge(loaded.model, loaded.tokenizer, name=loaded.name)
+        return KeptJudge(chat, cache=arguments.work / "answers")
     return token_judge() if kind == "tokens" else lexical_judge()
 
 

@@ -94,7 +94,7 @@ def test_an_endpoint_without_a_key_is_told_before_the_work(
     [
         (("--judge", "endpoint"), "--judge endpoint needs --model"),
         (("--budget", "1"), "--budget is of --judge endpoint"),
-        (("--model", "m"), "--model is of --judge chat and --judge endpoint"),
+        (("--model", "m"), "--model and --cache are of --judge chat"),
     ],
 )
 def test_options_of_other_judges_are_usage_errors(

@@ -84,7 +84,8 @@ def stub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stub]:
 @pytest.fixture
 def judge_of(stub: Stub, tmp_path: Path) -> Callable[..., EndpointJudge]:
     def make(**options: Any) -> EndpointJudge:
-        return EndpointJudge("model", **({"cache": tmp_path / "kept", "url": stub.url} | options))
+        given: dict[str, Any] = {"cache": tmp_path / "kept", "url": stub.url} | options
+        return EndpointJudge("model", **given)
 
     return make
 

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bitcodec.errors import ConfigError, FormatError
-from bitcodec_naming import ChatJudge, Excerpt, RuleJudge, lexical_judge, token_judge
+from bitcodec_naming import (
+    ChatJudge,
+    Excerpt,
+    KeptJudge,
+    RuleJudge,
+    lexical_judge,
+    token_judge,
+)
 from bitcodec_naming.conditions import (
     condition,
     lemma_of,
@@ -19,6 +29,7 @@ from bitcodec_naming.conditions import (
 from bitcodec_naming.prompts import explain_messages, explanation_of, marked, yes_or_no
 from bitcodec_naming.rules import Rule, cover
 from bitcodec_transformers import LanguageModel
+from tests.naming_sources import KeywordJudge
 
 BEING = [Excerpt("the cat", word, " red.") for word in (" is", " was", " were", " are", " been")]
 OTHERS = [Excerpt("the cat", word, " red.") for word in (" saw", " of", " and", " ran", " into")]
@@ -191,3 +202,38 @@ def test_a_model_without_a_chat_template_is_refused() -> None:
 
     with pytest.raises(ConfigError, match="must be a chat model, got 'base' without"):
         ChatJudge(None, Tokenizer(), name="base")
+
+
+class Counting(KeywordJudge):
+    """Counts what it is asked."""
+
+    n_asked = 0
+
+    def explain(self, on: Sequence[Excerpt], off: Sequence[Excerpt]) -> str:
+        self.n_asked += 1
+        return super().explain(on, off)
+
+    def answer(self, explanation: str, excerpts: Sequence[Excerpt]) -> list[float]:
+        self.n_asked += len(excerpts)
+        return super().answer(explanation, excerpts)
+
+
+def test_a_kept_judge_asks_only_what_is_new(tmp_path: Path) -> None:
+    counting = Counting("is")
+    judge = KeptJudge(counting, cache=tmp_path)
+    assert [judge.explain(BEING, OTHERS) for _ in range(2)] == ["is", "is"]
+    assert judge.answer("is", BEING[:2]) == [1.0, 0.0]
+    assert counting.n_asked == 3
+    assert judge.answer("is", [BEING[2], BEING[0], BEING[1]]) == [0.0, 1.0, 0.0]
+    assert counting.n_asked == 4
+    assert judge.answer("was", BEING[:2]) == [0.0, 1.0]
+    assert counting.n_asked == 6
+
+
+def test_a_kept_answer_that_is_no_number_is_refused(tmp_path: Path) -> None:
+    judge = KeptJudge(Counting("is"), cache=tmp_path)
+    judge.answer("is", BEING[:1])
+    (path,) = tmp_path.iterdir()
+    path.write_text(path.read_text().replace('"1.0"', '"yes"'))
+    with pytest.raises(FormatError, match="a kept answer must be a number, got 'yes'"):
+        judge.answer("is", BEING[:1])

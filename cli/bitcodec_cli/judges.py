@@ -28,11 +28,10 @@ _OPTIONS = (
     click.option(
         "--cache",
         type=FOLDER,
-        help="Folder that keeps the endpoint's replies; by default answers, here.",
+        help="Folder that keeps what a language model says; by default an endpoint's in answers.",
     ),
     click.option(
         "--price",
-        "prices",
         type=float,
         nargs=2,
         help="Dollars per million tokens that the endpoint reads, and writes.",
@@ -65,22 +64,24 @@ def make_judge(kind: JudgeKind, *, model: str | None, device: str, **endpoint: A
 
     if kind == "endpoint":
         return _endpoint_judge(model, **endpoint)
+    cache = endpoint.pop("cache")
     if any(endpoint.values()):
         given = next(name for name, value in endpoint.items() if value)
         raise click.UsageError(f"--{given.replace('_', '-')} is of --judge endpoint")
     if kind == "chat":
-        return _chat_judge(model or DEFAULT_CHAT_MODEL, device=device)
-    if model:
-        raise click.UsageError("--model is of --judge chat and --judge endpoint")
+        return _chat_judge(model or DEFAULT_CHAT_MODEL, cache=cache, device=device)
+    if model or cache:
+        raise click.UsageError("--model and --cache are of --judge chat and --judge endpoint")
     return token_judge() if kind == "tokens" else lexical_judge()
 
 
-def _chat_judge(model: str, *, device: str) -> Judge:
-    from bitcodec_naming import ChatJudge
+def _chat_judge(model: str, *, cache: Path | None, device: str) -> Judge:
+    from bitcodec_naming import ChatJudge, KeptJudge
     from bitcodec_transformers import load_model
 
     loaded = load_model(model, device=device)
-    return ChatJudge(loaded.model, loaded.tokenizer, name=loaded.name)
+    judge = ChatJudge(loaded.model, loaded.tokenizer, name=loaded.name)
+    return judge if cache is None else KeptJudge(judge, cache=cache)
 
 
 def _endpoint_judge(
@@ -89,7 +90,7 @@ def _endpoint_judge(
     url: str | None,
     key_variable: str | None,
     cache: Path | None,
-    prices: tuple[float, float] | None,
+    price: tuple[float, float] | None,
     budget: float | None,
     dry_run: bool,
 ) -> EndpointJudge:
@@ -103,7 +104,7 @@ def _endpoint_judge(
         cache=cache or DEFAULT_CACHE,
         url=url or DEFAULT_URL,
         key_variable=key_variable or KEY_VARIABLE,
-        prices=Prices(*prices) if prices else None,
+        prices=Prices(*price) if price else None,
         budget=budget,
         dry_run=dry_run,
     )

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from bitcodec_naming.excerpts import Excerpt
     from bitcodec_naming.figures import draw_scores, save_scores
     from bitcodec_naming.judge import NO_NAME, Judge
+    from bitcodec_naming.kept import KeptJudge
     from bitcodec_naming.names import FeatureName, InterpretableCount, Names
     from bitcodec_naming.naming import name_features
     from bitcodec_naming.rules import RuleJudge, lexical_judge, token_judge
@@ -41,6 +42,7 @@ __all__ = [
     "FeatureSource",
     "InterpretableCount",
     "Judge",
+    "KeptJudge",
     "MatchedCount",
     "Names",
     "NamingSettings",
@@ -64,6 +66,7 @@ _HOMES = {
     "excerpts": ("Excerpt",),
     "figures": ("draw_scores", "save_scores"),
     "judge": ("NO_NAME", "Judge"),
+    "kept": ("KeptJudge",),
     "names": ("FeatureName", "InterpretableCount", "Names"),
     "naming": ("name_features",),
     "rules": ("RuleJudge", "lexical_judge", "token_judge"),
