@@ -56,6 +56,12 @@ def test_the_json_is_the_names_of_the_library(names_file: Path, codec: BitCodec)
     assert (names.settings.n_named, names.settings.top_k) == (10, None)
 
 
+def test_info_tells_judge_and_codec_of_names(names_file: Path, codec: BitCodec) -> None:
+    told = json.loads(run("info", names_file, "--json").stdout)
+    assert (told["kind"], told["judge"], told["n_named"]) == ("names", "lexical", 12)
+    assert told["fingerprint"] == codec.fingerprint_
+
+
 def test_codes_at_hand_give_the_same_names(
     codec_folder: Path, harvest_folder: Path, names_file: Path, tmp_path: Path
 ) -> None:
