@@ -47,6 +47,7 @@ from bitcodec_naming import (
     save_scores,
     token_judge,
 )
+from bitcodec_naming.verdicts import verdict
 from bitcodec_transformers import load_model, read_rows
 
 NAME = "common_semantics"
@@ -205,7 +206,7 @@ def figures(found: Names) -> dict[str, Any]:
         "hits": float(np.mean([verdict.hits for verdict in verdicts])),
         "ranked": float(np.mean([verdict.ranked for verdict in verdicts])),
         "bits": float(np.mean([verdict.bits for verdict in verdicts])),
-        "rejected": rejected(found),
+        "score_by_kind": score_by_kind(found),
         "above_chance": sum(verdict.low > 0.5 for verdict in verdicts),
         "counts": [dataclasses.asdict(count) for count in found.counts()],
         "examples": {
@@ -214,15 +215,11 @@ def figures(found: Names) -> dict[str, Any]:
     }
 
 
-def rejected(found: Names) -> dict[str, float]:
-    """Return the share of counter-examples answered no, by kind, over all features."""
-    parts = [part for name in found.names for part in name.verdict.rejections]
-    kinds = sorted({part.kind for part in parts})
-    return {
-        kind: sum(part.share * part.n_pairs for part in parts if part.kind == kind)
-        / sum(part.n_pairs for part in parts if part.kind == kind)
-        for kind in kinds
-    }
+def score_by_kind(found: Names) -> dict[str, float]:
+    """Return the share of right answers over the pairs of each kind, of all features."""
+    pairs = [pair for name in found.names for pair in name.pairs]
+    kinds = sorted({pair.kind for pair in pairs})
+    return {kind: verdict([pair for pair in pairs if pair.kind == kind]).score for kind in kinds}
 
 
 if __name__ == "__main__":

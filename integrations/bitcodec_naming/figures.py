@@ -17,7 +17,17 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SIZE_INCHES = (6.4, 4.2)
-_COLOURS = ("#3b6ea5", "#c8553d", "#588157", "#8e6c8a", "#b8860b", "#5c5c5c")
+_COLOURS = (
+    "#3b6ea5",
+    "#c8553d",
+    "#588157",
+    "#8e6c8a",
+    "#b8860b",
+    "#5c5c5c",
+    "#00a0a0",
+    "#d46a9f",
+    "#7b4f28",
+)
 
 
 def draw_scores(names: Mapping[str, Names]) -> Figure:
