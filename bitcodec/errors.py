@@ -9,6 +9,8 @@ BitcodecError
 ├── FileError(OSError)             a missing input, an output that exists or cannot be written
 ├── ServerError(ConnectionError)   a database server that is not reached, goes away or refuses
 ├── NotFittedError(RuntimeError)   a codec used before `fit`
+├── RemoteError(RuntimeError)      a service elsewhere that does not answer as it should
+├── BudgetError(RuntimeError)      a request that could cost more than was allowed
 └── MissingExtraError(ImportError) an optional dependency that is not installed
 
 Each also is the builtin error it resembles, so `except ValueError` keeps working.
@@ -51,6 +53,14 @@ class ServerError(BitcodecError, ConnectionError):
 
 class NotFittedError(BitcodecError, RuntimeError):
     """A codec was used before it was fitted."""
+
+
+class RemoteError(BitcodecError, RuntimeError):
+    """A service elsewhere refuses, or does not answer as it should."""
+
+
+class BudgetError(BitcodecError, RuntimeError):
+    """A request was not sent because it could cost more than was allowed."""
 
 
 class MissingExtraError(BitcodecError, ImportError):

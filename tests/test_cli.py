@@ -25,6 +25,7 @@ COMMANDS = (
     "search",
     "eval",
     "report",
+    "name",
     "splice",
 )
 

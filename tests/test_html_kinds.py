@@ -11,7 +11,7 @@ from playwright.sync_api import Browser
 
 from bitcodec import BitCodec
 from bitcodec_cli.main import main
-from bitcodec_html import TokenEffects, write_page
+from bitcodec_html import FeatureNames, TokenEffects, write_page
 from bitcodec_transformers import LanguageModel, read_rows
 from tests.browsing import open_page
 from tests.synthetic_report import WORDS, synthetic_report, synthetic_text, without_text
@@ -39,11 +39,16 @@ def test_text_that_looks_like_html_is_shown_and_does_nothing(
     ids = np.arange(24).reshape(12, 2) % len(HOSTILE)
     logits = np.ones((12, 2))
     told = TokenEffects(HOSTILE, ids, logits, ids, -logits, HOSTILE[0])
-    write_page(report, path, title=HOSTILE[0], effects=told, texts=[synthetic_text(words, 12)])
+    names = FeatureNames(HOSTILE[1], "", dict(enumerate(HOSTILE)), dict.fromkeys(range(10), 0.9))
+    texts = [synthetic_text(words, 12)]
+    write_page(report, path, title=HOSTILE[0], effects=told, texts=texts, names=names)
     opened = open_page(browser, path)
     for address in ("#features", "#feature-0", "#feature-1", "#texts", "#about", "#overview"):
         opened.go(address)
         opened.page.wait_for_timeout(30)
+    opened.go("#feature-2")
+    assert f"Named by {HOSTILE[1]}" in opened.text("#feature-view .facts")
+    assert f"{HOSTILE[2]}; right in 90" in opened.text("#feature-view .facts")
     opened.go("#features")
     for searched, found in (("&amp;", True), ("<IMG src=x", True), ("<img onload", False)):
         opened.page.get_by_role("searchbox").fill(searched)

@@ -15,6 +15,7 @@ PACKAGES = {
     "bitcodec_cli",
     "bitcodec_faiss",
     "bitcodec_html",
+    "bitcodec_naming",
     "bitcodec_transformers",
     "bitcodec_zarr",
 }

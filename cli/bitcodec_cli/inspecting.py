@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from bitcodec_cli.archives import describe_archive, is_archive
 from bitcodec_cli.options import FOLDER, json_option
 from bitcodec_cli.terminal import print_json
+
+if TYPE_CHECKING:
+    from bitcodec_naming.names import Names
 
 
 @click.command()
@@ -19,7 +22,8 @@ from bitcodec_cli.terminal import print_json
 def info(path: Path, as_json: bool) -> None:
     """Show what a file or folder of bitcodec says of itself.
 
-    That is a codec, packed codes, an archive, an index, a harvest, a report's JSON or feature sets.
+    That is a codec, packed codes, an archive, an index, a harvest, a report, names or
+    feature sets.
 
     \b
     Example: bitcodec info codec
@@ -56,20 +60,24 @@ def describe(path: Path) -> dict[str, Any]:
         if (path / name).is_file():
             return {"kind": kind} | read_json(path / name)
     raise FileError(
-        f"{path} is no codec, packed codes, index or harvest, no report or feature sets, nor an "
-        "archive of bitcodec"
+        f"{path} is no codec, packed codes, index or harvest, no report, names or feature sets, "
+        "nor an archive of bitcodec"
     )
 
 
 def _describe_file(path: Path) -> dict[str, Any] | None:
-    """Return what a report or feature sets say of themselves, None for other files."""
+    """Return what a report, names or feature sets say of themselves, None for other files."""
     from bitcodec.feature_set_file import is_feature_sets, map_file
+    from bitcodec.files import read_json
 
     if is_feature_sets(path):
         return {"kind": "feature sets"} | dataclasses.asdict(map_file(path)[0])
     if path.suffix == ".json":
         from bitcodec.report import Report
+        from bitcodec_naming.names import SCHEMA, Names
 
+        if read_json(path).get("schema") == SCHEMA:
+            return _describe_names(Names.load(path))
         report = Report.load(path)
         return {
             "kind": "report",
@@ -79,6 +87,19 @@ def _describe_file(path: Path) -> dict[str, Any] | None:
             "entropy": dataclasses.asdict(report.entropy),
         }
     return None
+
+
+def _describe_names(names: Names) -> dict[str, Any]:
+    return {
+        "kind": "names",
+        "judge": names.judge,
+        "fingerprint": names.fingerprint,
+        "settings": dataclasses.asdict(names.settings),
+        "n_rows": names.n_rows,
+        "n_features": names.n_features,
+        "n_named": len(names.names),
+        "mean_score": names.mean_score()[0],
+    }
 
 
 def _flatten(content: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:

@@ -15,6 +15,7 @@ from bitcodec_cli.embedding import embed
 from bitcodec_cli.harvesting import harvest
 from bitcodec_cli.indexing import index
 from bitcodec_cli.inspecting import info
+from bitcodec_cli.naming import name
 from bitcodec_cli.reporting import report
 from bitcodec_cli.searching import search
 from bitcodec_cli.splicing import splice
@@ -66,6 +67,7 @@ for _command in (
     search,
     evaluate,
     report,
+    name,
     splice,
 ):
     main.add_command(_command)

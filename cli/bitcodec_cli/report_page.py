@@ -16,7 +16,7 @@ from bitcodec_cli.terminal import note
 if TYPE_CHECKING:
     from bitcodec import BitCodec
     from bitcodec.report import Report
-    from bitcodec_html import EncodedText, TokenEffects
+    from bitcodec_html import EncodedText, FeatureNames, TokenEffects
     from bitcodec_transformers import LanguageModel, LogitLens
 
 N_TOKENS = 8
@@ -41,6 +41,8 @@ class PreparedPage:
     """What the features say of the model's next token."""
     texts: list[EncodedText]
     """Texts to show."""
+    names: FeatureNames | None
+    """What features are called."""
 
     def write(self, report: Report) -> None:
         """Write the page of a report."""
@@ -52,6 +54,7 @@ class PreparedPage:
             title=self.title or default_title(report, self.origin),
             effects=self.effects,
             texts=self.texts,
+            names=self.names,
             overwrite=self.overwrite,
         )
         note(f"wrote {self.output}")
@@ -64,6 +67,7 @@ def prepare_page(
     hidden: Path,
     model: str | None,
     texts: tuple[str, ...],
+    names: Path | None,
     title: str | None,
     device: str,
     overwrite: bool,
@@ -76,6 +80,7 @@ def prepare_page(
         hidden: the hidden states of the report, whose harvest tells model, layer and rows.
         model: name or path of the model; None takes one only for `texts`, that of the harvest.
         texts: texts, or files of texts, to encode.
+        names: a file that `bitcodec name` wrote.
         title: of the page.
         device: where the model computes.
         overwrite: replace an existing file.
@@ -83,12 +88,15 @@ def prepare_page(
     Raises:
         click.UsageError: texts are to be encoded, but neither the harvest nor the codec tells the
             layer.
-        FileError: `output` cannot be written.
+        FileError: `output` cannot be written, or there is no file of names.
+        FormatError: the file of names is none.
+        MismatchError: the names are of another codec.
         MissingExtraError: a package of the extra "report" is not installed.
     """
     from bitcodec_html import check_page
 
     check_page(output, overwrite=overwrite)
+    called = None if names is None else names_of(names, codec)
     origin = origin_of(hidden, codec)
     effects, encoded = None, []
     if model is not None or texts:
@@ -100,7 +108,17 @@ def prepare_page(
         loaded = load_model_of(origin, name=model, dtype=None, device=device)
         effects = token_effects(loaded, codec)
         encoded = encode_texts(documents, loaded, codec, origin)
-    return PreparedPage(output, overwrite, title, origin, effects, encoded)
+    return PreparedPage(output, overwrite, title, origin, effects, encoded, called)
+
+
+def names_of(path: Path, codec: BitCodec) -> FeatureNames:
+    """Read names of a codec's features."""
+    from bitcodec.files import read_json
+    from bitcodec_html import FeatureNames
+
+    names = FeatureNames.from_dict(read_json(path))
+    names.check(fingerprint=codec.fingerprint_, n_features=codec.n_bits_)
+    return names
 
 
 def origin_of(hidden: Path, codec: BitCodec) -> QueryOrigin | None:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 @click.option(
     "--text", "texts", multiple=True, help="Page: a text, or .txt or .jsonl file, to encode."
 )
+@click.option("--names", type=FOLDER, help="Page: names that `bitcodec name` wrote.")
 @click.option("--title", help="Of the page.")
 @click.option("--json", "json_file", type=FOLDER, help="Write the whole report as JSON.")
 @click.option("--pictures", type=FOLDER, help="Folder to draw pictures into.")
@@ -73,6 +74,7 @@ def report(
     output: Path | None,
     model: str | None,
     texts: tuple[str, ...],
+    names: Path | None,
     title: str | None,
     json_file: Path | None,
     pictures: Path | None,
@@ -101,8 +103,8 @@ def report(
     from bitcodec.files import check_target
     from bitcodec.pictures import check_pictures
 
-    if output is None and (model or texts or title):
-        raise click.UsageError("--model, --text and --title are of the page: give -o too")
+    if output is None and (model or texts or names or title):
+        raise click.UsageError("--model, --text, --names and --title are of the page: give -o too")
     if json_file is not None:
         check_target(json_file, overwrite=overwrite)
     if pictures is not None:
@@ -120,6 +122,7 @@ def report(
             hidden=hidden,
             model=model,
             texts=texts,
+            names=names,
             title=title,
             device=device,
             overwrite=overwrite,

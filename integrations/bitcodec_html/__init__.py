@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bitcodec_html.effects import TokenEffects
+    from bitcodec_html.names import FeatureNames
     from bitcodec_html.page import check_page, page_html, write_page
     from bitcodec_html.texts import EncodedText, encoded_texts
 
 __all__ = [
     "EncodedText",
+    "FeatureNames",
     "TokenEffects",
     "check_page",
     "encoded_texts",
@@ -30,6 +32,7 @@ __all__ = [
 
 _HOME_OF = {
     "EncodedText": "texts",
+    "FeatureNames": "names",
     "TokenEffects": "effects",
     "check_page": "page",
     "encoded_texts": "texts",

@@ -15,6 +15,7 @@ from bitcodec.report import Report
 from bitcodec_html import overview
 from bitcodec_html.effects import TokenEffects
 from bitcodec_html.figures import plots
+from bitcodec_html.names import FeatureNames
 from bitcodec_html.packing import embed
 from bitcodec_html.payload import FLAGS, coder_prices, payload, text_entry
 from bitcodec_html.table_library import licence_notices, table_library
@@ -39,6 +40,7 @@ def write_page(
     title: str | None = None,
     effects: TokenEffects | None = None,
     texts: Sequence[EncodedText] = (),
+    names: FeatureNames | None = None,
     overwrite: bool = False,
 ) -> None:
     """Write a report as one HTML file that needs no server and no network.
@@ -49,14 +51,16 @@ def write_page(
         title: of the page; by default it names the number of features and of rows.
         effects: of the features on a model's next token.
         texts: encoded with the report's codec, see `encoded_texts`.
+        names: of features, as `bitcodec name` gives them.
         overwrite: replace an existing file.
 
     Raises:
         ShapeError: effects or texts are of another number of features.
+        MismatchError: the names are of another codec.
         FileError: `path` exists and `overwrite` is false, or cannot be written.
         MissingExtraError: jinja2, matplotlib or itables is not installed.
     """
-    content = page_html(report, title=title, effects=effects, texts=texts)
+    content = page_html(report, title=title, effects=effects, texts=texts, names=names)
     with atomic_path(path, overwrite=overwrite) as temporary:
         temporary.write_text(content, encoding="utf-8")
 
@@ -85,6 +89,7 @@ def page_html(
     title: str | None = None,
     effects: TokenEffects | None = None,
     texts: Sequence[EncodedText] = (),
+    names: FeatureNames | None = None,
 ) -> str:
     """Return the page that `write_page` writes.
 
@@ -93,14 +98,16 @@ def page_html(
         title: as for `write_page`.
         effects: as for `write_page`.
         texts: as for `write_page`.
+        names: as for `write_page`.
 
     Raises:
         ShapeError: effects or texts are of another number of features.
+        MismatchError: the names are of another codec.
         MissingExtraError: jinja2, matplotlib or itables is not installed.
     """
     found = report.evaluation
     title = title or f"{found.n_bits:,} features on {found.n_rows:,} rows"
-    data = payload(report, title=title, effects=effects, texts=texts)
+    data = payload(report, title=title, effects=effects, texts=texts, names=names)
     library, script = table_library(), "\n".join(asset(name) for name in SCRIPTS)
     return str(
         _template().render(
@@ -125,6 +132,7 @@ def page_html(
             settings=overview.settings(report),
             flags=FLAGS,
             has_effects=effects is not None,
+            has_names=names is not None,
             texts=text_heads(report, texts),
         )
     )

@@ -11,6 +11,7 @@ import numpy as np
 from bitcodec.errors import ShapeError
 from bitcodec.report import Context, Feature, Flag, Report
 from bitcodec_html.effects import TokenEffects
+from bitcodec_html.names import FeatureNames
 from bitcodec_html.packing import (
     Strings,
     differences,
@@ -40,7 +41,12 @@ FEATURE_COLUMNS = (
 
 
 def payload(
-    report: Report, *, title: str, effects: TokenEffects | None, texts: Sequence[EncodedText]
+    report: Report,
+    *,
+    title: str,
+    effects: TokenEffects | None,
+    texts: Sequence[EncodedText],
+    names: FeatureNames | None = None,
 ) -> bytes:
     """Lay everything that the page's scripts show into one safetensors file.
 
@@ -49,12 +55,14 @@ def payload(
         title: of the page.
         effects: of its h features, if a model was given.
         texts: encoded with the report's codec.
+        names: of its features.
 
     Returns:
         The file; arrays by name, and in the metadata "page" a JSON object.
 
     Raises:
         ShapeError: effects or texts are of another number of features.
+        MismatchError: the names are of another codec.
     """
     n_features = len(report.features)
     strings = Strings()
@@ -62,6 +70,8 @@ def payload(
     prices = coder_prices(report)
     if effects is not None:
         arrays |= effect_arrays(effects, strings, n_features=n_features)
+    if names is not None:
+        names.check(fingerprint=report.codec.fingerprint, n_features=n_features)
     entries = []
     for number, text in enumerate(texts):
         _check_width(text.bits.shape[1], n_features, what=f"the text {text.title!r}")
@@ -79,6 +89,9 @@ def payload(
         "price_range": price_range(report),
         "passages": [{"document": p.document, "text": p.text} for p in report.passages],
         "effects_note": None if effects is None else effects.note,
+        "judge": names.judge if names else "",
+        "names": names.names if names else {},
+        "name_scores": names.scores if names else {},
         "texts": entries,
         "strings": strings.texts,
     }

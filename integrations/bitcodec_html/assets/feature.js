@@ -51,6 +51,11 @@ function featureFacts(data, feature) {
       ["Told by its document", `${share(number("document_share"))} of its cost; it is on in ` +
         `${whole(number("n_documents"))} documents`]);
   }
+  const name = data.page.names[feature];
+  if (name !== undefined) {
+    facts.unshift([`Named by ${data.page.judge}`, `${name || "no name"}; right in ` +
+      `${percent(data.page.name_scores[feature])} of held-out contexts, half of them by chance`]);
+  }
   return element("dl", { class: "facts" }, ...facts.map(([name, value]) =>
     element("div", {}, element("dt", {}, name), element("dd", {}, value))));
 }

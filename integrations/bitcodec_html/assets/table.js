@@ -20,7 +20,8 @@ function tableLine(data, feature) {
   const line = { feature, tokens, flags: data.flagsOf(feature) };
   for (const { key, show } of COLUMNS) if (show) line[key] = data.number(key, feature);
   const promoted = data.effectsOf("promoted", feature) || [];
-  line.searched = [feature, ...tokens, ...promoted.map(({ text }) => text), ...line.flags].join(" ")
+  line.searched = [feature, ...tokens, ...promoted.map(({ text }) => text), ...line.flags,
+    data.page.names[feature] ?? ""].join(" ")
     .toLowerCase();
   return line;
 }
