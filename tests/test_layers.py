@@ -27,7 +27,13 @@ LAYERS = (
         "report_rows",
         "best_rows",
         "synthetic",
+        "hidden_checks",
     ),
+    (
+        "arrow_files",
+        "npy_stream",
+    ),
+    ("hidden_files",),
     (
         "batches",
         "surrogate",
