@@ -13,6 +13,7 @@ from bitcodec.config import Refine
 from bitcodec.errors import ShapeError
 from bitcodec.feature_sets import FeatureSets
 from bitcodec.fitted import STREAM_ROWS, FittedCodec
+from bitcodec.linear_maps import LinearMaps, linear_maps
 from bitcodec.report import CodecFacts, Report, ReportSettings
 from bitcodec.reporting import Subject, measure_report
 from bitcodec.row_texts import RowTexts, check_aligned
@@ -123,6 +124,17 @@ class ReportedCodec(FittedCodec):
             (self._model.decoder_weight * self._model.scale).detach().cpu().numpy()
         )
         return directions
+
+    def linear_maps(self) -> LinearMaps:
+        """Return the codec's encoder and decoder as weights in the units of the hidden states.
+
+        Raises:
+            NotFittedError: the codec was not fitted.
+            ConfigError: its bits come in stages or rows carry side bytes, as with the preset
+                "search".
+        """
+        self._coder()
+        return linear_maps(self._model, prices=self._prices())
 
     def _with_codes(
         self,

@@ -66,6 +66,7 @@ LAYERS = (
     ),
     (
         "normal_equations",
+        "linear_maps",
         "objective",
         "descent",
         "similarity",
