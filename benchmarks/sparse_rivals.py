@@ -3,8 +3,8 @@ r"""Sparse autoencoders beside our codes: what they keep, what they cost, what t
 ReLU, TopK and JumpReLU autoencoders, trained by SAELens on the rows, with the width, the steps and
 the minibatches of our codecs, and signs of random projections as a floor. Figures are merged into
 benchmarks/results/sparse_rivals.json after every method, so that an interrupted run keeps what it
-has and a rerun of one method replaces only that one. On one core a rival takes some ten minutes,
-of which training is six; what is trained is kept.
+has and a rerun of one method replaces only that one. On a core of its own a rival takes some ten
+minutes, of which training is six to eight; what is trained is kept.
 
     python -m benchmarks.sparse_rivals --packages DEBS --cache CACHE --codecs CODECS --saes SAES
 """
@@ -22,8 +22,7 @@ from typing import Any, get_args
 import numpy as np
 import torch
 
-from benchmarks.hidden_states import MODEL, TEXTS, add_arguments, harvest_split
-from benchmarks.passages import read_excerpts
+from benchmarks.hidden_states import add_arguments, harvest_split
 from benchmarks.quantisers import Standardisation
 from benchmarks.rate_distortion_codecs import TABLE_ROWS, Codecs, make_once
 from benchmarks.results_file import merge_results
@@ -50,7 +49,6 @@ from benchmarks.sparse_rival_fits import N_BITS, SPARSITIES, Recipe, method_of, 
 from bitcodec import BitCodec
 from bitcodec.errors import ValueRangeError
 from bitcodec.metrics import DistortionMeter
-from bitcodec_transformers import load_model, splice
 
 logger = logging.getLogger(__name__)
 
@@ -73,40 +71,31 @@ Make = Callable[[np.ndarray], Method]
 
 def main() -> int:
     """Measure the methods that were asked for."""
-    arguments = parse_arguments()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add_options(parser)
+    parser.add_argument("--coding", choices=get_args(Coding), default="independent")
+    arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     torch.set_num_threads(arguments.threads)
     sizes = {"n_fitted": arguments.rows, "n_held_out": arguments.held_out_rows}
     split = harvest_split(arguments.packages, arguments.cache, **sizes)
     train, held_out = split.read(LAYER)
-    copies = {}
     for name, make in choose_methods(arguments).items():
         logger.info("making %s", name)
         method = make(train)
-        figures, copies[name] = measure(method, train, held_out, coding=arguments.coding)
+        figures = measure(method, train, held_out, coding=arguments.coding)
         merge_results(NAME, ("methods", name), figures)
         logger.info("%s", line_of(name, figures))
-    if arguments.max_tokens:
-        add_losses(copies, arguments)
     return 0
 
 
-def parse_arguments() -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say where things are kept and which methods are wanted."""
     add_arguments(parser)
     parser.add_argument("--codecs", type=Path, required=True, help="folder that keeps codecs")
     parser.add_argument("--saes", type=Path, required=True, help="folder that keeps autoencoders")
     parser.add_argument("--methods", nargs="+", default=[""], help="parts of methods' names")
-    parser.add_argument(
-        "--max-tokens",
-        type=int,
-        default=6000,
-        help="on which the model's loss is taken; 0 for none",
-    )
-    parser.add_argument("--coding", choices=get_args(Coding), default="independent")
     parser.add_argument("--threads", type=int, default=1)
-    return parser.parse_args()
 
 
 def choose_methods(arguments: argparse.Namespace) -> dict[str, Make]:
@@ -157,8 +146,8 @@ def trained(recipe: Recipe, folder: Path, train: np.ndarray) -> Method:
 
 def measure(
     method: Method, train: np.ndarray, held_out: np.ndarray, *, coding: Coding = "independent"
-) -> tuple[dict[str, Any], Callable[[np.ndarray], np.ndarray]]:
-    """Return a method's figures, and the way there and back through what is stored.
+) -> dict[str, Any]:
+    """Return a method's figures.
 
     The file format is this dictionary. Activities are those on `TABLE_ROWS` training rows,
     distortion and rate those on held-out rows. `fvu` is that of what is stored, `fvu_exact` that
@@ -175,10 +164,9 @@ def measure(
     if not method.has_values:
         bits = 8 * support_bytes(kept, learn_table(seen, coding)) / len(held_out)
         rate = {"bits_per_vector": bits, "support_bits": bits, "value_bits": 0.0}
-        return shared | rate | {"fvu": fvu_of(method, kept, held_out)}, through(method, None)
+        return shared | rate | {"fvu": fvu_of(method, kept, held_out)}
     step = choose_step(method, train[:: max(1, len(train) // CHUNK_ROWS)])
-    figures = measure_values(method, step, seen, kept, held_out, coding)
-    return shared | figures, through(method, step)
+    return shared | measure_values(method, step, seen, kept, held_out, coding)
 
 
 def measure_values(
@@ -241,18 +229,6 @@ def stored(activations: SparseRows, step: float) -> SparseRows:
     return rescaled(quantise(activations, step), step)
 
 
-def through(method: Method, step: float | None) -> Callable[[np.ndarray], np.ndarray]:
-    """Return the way there and back; a step of None rounds nothing."""
-
-    def there_and_back(rows: np.ndarray) -> np.ndarray:
-        activations = method.activations(rows)
-        if step is not None:
-            activations = np.rint(activations / np.float32(step)) * np.float32(step)
-        return method.decode(activations)
-
-    return there_and_back
-
-
 def fvu_of(method: Method, activations: SparseRows, rows: np.ndarray) -> float:
     """Return the FVU, a mean over the dimensions, of rows decoded from activations."""
     meter, dense = DistortionMeter(rows.mean(axis=0)), blocks(activations.packed)
@@ -280,30 +256,6 @@ def activity_figures(activity: np.ndarray) -> dict[str, Any]:
         "activity_deciles_1_5_9": [float(decile) for decile in deciles],
         "activity_histogram": [int(count) for count in histogram],
     }
-
-
-def add_losses(
-    copies: dict[str, Callable[[np.ndarray], np.ndarray]], arguments: argparse.Namespace
-) -> None:
-    """Merge the model's next-token losses with decoded states in place of its own."""
-    report = splice(
-        read_excerpts(arguments.packages, TEXTS)[1],
-        model=load_model(MODEL),
-        layer=LAYER,
-        replace=copies,
-        max_tokens=arguments.max_tokens,
-        progress=lambda record: logger.info("%d tokens", record.n_tokens),
-    )
-    shared = {"max_tokens": arguments.max_tokens, "original": report.cross_entropy_original}
-    for name, outcome in report.outcomes.items():
-        figures = {
-            "cross_entropy": outcome.cross_entropy,
-            "cross_entropy_error": outcome.cross_entropy_error,
-            "recovered": outcome.recovered,
-            "kl": outcome.kl,
-        }
-        merge_results(NAME, ("losses", name), figures | shared)
-        logger.info("%-20s recovered %.4f  KL %.4f", name, outcome.recovered, outcome.kl)
 
 
 def line_of(name: str, figures: dict[str, Any]) -> str:
