@@ -27,6 +27,7 @@ PACKAGES = (
     "constriction",
     "zarr",
     "numcodecs",
+    "sae-lens",
 )
 COMMIT = "BITCODEC_COMMIT"
 """Environment variable that names the commit of a copy without a repository."""
