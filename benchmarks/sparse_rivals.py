@@ -94,16 +94,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_arguments(parser)
     parser.add_argument("--codecs", type=Path, required=True, help="folder that keeps codecs")
     parser.add_argument("--saes", type=Path, required=True, help="folder that keeps autoencoders")
-    parser.add_argument("--methods", nargs="+", default=[""], help="parts of methods' names")
+    parser.add_argument("--methods", nargs="+", default=[""], help="how the names start")
     parser.add_argument("--threads", type=int, default=1)
 
 
 def choose_methods(arguments: argparse.Namespace) -> dict[str, Make]:
-    """Return the methods whose names contain one of the parts asked for."""
-    methods, parts = all_methods(arguments.codecs, arguments.saes), arguments.methods
-    chosen = {name: make for name, make in methods.items() if any(part in name for part in parts)}
+    """Return the methods whose names start as was asked for."""
+    methods, starts = all_methods(arguments.codecs, arguments.saes), tuple(arguments.methods)
+    chosen = {name: make for name, make in methods.items() if name.startswith(starts)}
     if not chosen:
-        raise ValueRangeError(f"no method's name holds {parts}: there are {', '.join(methods)}")
+        raise ValueRangeError(f"no method's name starts {starts}: there are {', '.join(methods)}")
     return chosen
 
 
