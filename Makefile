@@ -27,11 +27,14 @@ format: $(VENV)/.ready
 
 setup: $(VENV)/.ready
 
+# SAEBench asks for numpy below 2 and Delphi for vllm, which bitcodec's adapters of the two never
+# use: they are installed without what they ask for, and their tests try the parts that do without.
 # The environment, and the models in the user's cache: everything after this works offline.
 $(VENV)/.ready: pyproject.toml constraints.txt
 	@echo "setting up $(VENV) (about a minute the first time)"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps sae-bench eai-delphi
 	@echo "fetching the models $(MODELS) (once)"
 	@$(BIN)/python -c "import bitcodec_transformers as b; [b.prepare_model(name) for name in '$(MODELS)'.split()]"
 	@touch $@

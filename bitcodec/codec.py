@@ -67,8 +67,8 @@ class BitCodec(ReportedCodec):
         """Learn codes for hidden states, anew.
 
         Args:
-            hidden: an array or tensor (n, d), path(s) of .npy or .safetensors files, or a
-                re-iterable of (b, d) batches; read several times, never whole.
+            hidden: an array or tensor (n, d), path(s) of .npy, .safetensors or .arrow files,
+                or a re-iterable of (b, d) batches; read several times, never whole.
             y: ignored, for scikit-learn.
             on_record: called with the record of every step.
             provenance: JSON-ready facts about the hidden states, kept in the codec's file.

@@ -354,14 +354,17 @@ class FittedCodec(Parameters):
 
     def _refiner(self) -> Refiner:
         if self._cached_refiner is None:
-            prices = rate_prices(
-                self._counted.counts,
-                self._counted.n_rows,
-                entropy_weight=self._settings.entropy_weight,
-            )
             weight, bias = self._model.decoder_weight, self._model.decoder_bias
-            self._cached_refiner = Refiner(weight, bias, price=prices)
+            self._cached_refiner = Refiner(weight, bias, price=self._prices())
         return self._cached_refiner
+
+    def _prices(self) -> np.ndarray:
+        """Return what turning each bit on costs where codes are searched for, (h,) float64."""
+        return rate_prices(
+            self._counted.counts,
+            self._counted.n_rows,
+            entropy_weight=self._settings.entropy_weight,
+        )
 
     def _check_width(self, shape: tuple[int, ...]) -> None:
         if len(shape) == 0 or shape[-1] != self.n_dims_:

@@ -13,6 +13,7 @@ from bitcodec.config import Refine
 from bitcodec.errors import ShapeError
 from bitcodec.feature_sets import FeatureSets
 from bitcodec.fitted import STREAM_ROWS
+from bitcodec.linear_maps import LinearMaps, linear_maps
 from bitcodec.report import CodecFacts, Report, ReportSettings
 from bitcodec.reporting import Subject, measure_report
 from bitcodec.resident import ResidentCodec
@@ -124,6 +125,17 @@ class ReportedCodec(ResidentCodec):
             (self._model.decoder_weight * self._model.scale).detach().cpu().numpy()
         )
         return directions
+
+    def linear_maps(self) -> LinearMaps:
+        """Return the codec's encoder and decoder as weights in the units of the hidden states.
+
+        Raises:
+            NotFittedError: the codec was not fitted.
+            ConfigError: its bits come in stages or rows carry side bytes, as with the preset
+                "search".
+        """
+        self._coder()
+        return linear_maps(self._model, prices=self._prices())
 
     def _with_codes(
         self,

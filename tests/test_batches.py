@@ -443,7 +443,7 @@ def test_a_folder_of_both_kinds_of_file_asks_for_one(tmp_path: Path) -> None:
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(FileError, match=r"holds no \.npy or \.safetensors file"):
+    with pytest.raises(FileError, match=r"holds no \.npy, \.safetensors or \.arrow file"):
         HiddenBatches(tmp_path)
 
 
@@ -455,7 +455,7 @@ def test_a_path_that_matches_nothing_is_named(tmp_path: Path, name: str) -> None
 
 def test_a_file_of_another_suffix_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.pt").write_bytes(b"")
-    with pytest.raises(FormatError, match=r"x\.pt must end in \.npy or \.safetensors"):
+    with pytest.raises(FormatError, match=r"x\.pt must end in \.npy, \.safetensors or \.arrow"):
         HiddenBatches(tmp_path / "x.pt")
 
 

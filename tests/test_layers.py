@@ -29,7 +29,13 @@ LAYERS = (
         "report_rows",
         "best_rows",
         "synthetic",
+        "hidden_checks",
     ),
+    (
+        "arrow_files",
+        "npy_stream",
+    ),
+    ("hidden_files",),
     (
         "batches",
         "surrogate",
@@ -63,6 +69,7 @@ LAYERS = (
     ),
     (
         "normal_equations",
+        "linear_maps",
         "objective",
         "descent",
         "similarity",

@@ -16,13 +16,14 @@ PACKAGES = {
     "bitcodec_faiss",
     "bitcodec_html",
     "bitcodec_naming",
+    "bitcodec_sae",
     "bitcodec_transformers",
     "bitcodec_zarr",
 }
 TRY = """
 import importlib.util, pathlib
 import bitcodec, bitcodec_cli, bitcodec_faiss, bitcodec_transformers, bitcodec_zarr
-import bitcodec_html.page
+import bitcodec_html.page, bitcodec_sae.weights
 import numpy as np
 for name in ("cli", "integrations"):
     assert importlib.util.find_spec(name) is None, name

@@ -35,7 +35,7 @@ def test_the_python_examples_run_one_after_another(
         )
         fewer_steps = fewer_steps.replace("target_bits=120", "target_bits=120, n_steps=5")
         exec(compile(fewer_steps, "README.md", "exec"), names)
-    assert len(BLOCKS) == 8
+    assert len(BLOCKS) == 9
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "codec",
         "codes.zarr",
@@ -43,6 +43,7 @@ def test_the_python_examples_run_one_after_another(
         "hidden.npy",
         "index",
         "report.json",
+        "sae",
         "states",
     ]
     assert names["found"].ids[:, 0].tolist() == [100, 101, 102, 103, 104]  # type: ignore[attr-defined]

@@ -77,8 +77,8 @@ def fit(
 ) -> None:
     """Learn a codec from hidden states and write its folder.
 
-    HIDDEN is a harvest, a folder, globs or files of .npy or .safetensors. With --checkpoint a fit
-    that was stopped goes on where it was.
+    HIDDEN is a harvest, a folder, globs or files of .npy, .safetensors or .arrow. With
+    --checkpoint a fit that was stopped goes on where it was.
 
     \b
     Example: bitcodec fit hidden -o codec --n-steps 500
@@ -158,7 +158,8 @@ def encode(
 ) -> None:
     """Encode hidden states into packed codes, as a stream.
 
-    HIDDEN is a harvest, a folder, a glob, a .npy or .safetensors file, or - for .npy on stdin.
+    HIDDEN is a harvest, a folder, a glob, a .npy, .safetensors or .arrow file, or - for .npy on
+    stdin.
     OUTPUT is a .npy file of bytes, with its header in OUTPUT.json; a .zarr archive of codes near
     their entropy; or - for .npy on stdout.
 

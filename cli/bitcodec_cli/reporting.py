@@ -90,7 +90,8 @@ def report(
 ) -> None:
     """Report what a codec does to hidden states and what its features are on at.
 
-    HIDDEN is a harvest, or a folder or file of .npy or .safetensors; texts come from its harvest.
+    HIDDEN is a harvest, or a folder or file of .npy, .safetensors or .arrow; texts come from its
+    harvest.
     Without options the tables are printed. The page needs no server and no network; with --text it
     takes the harvest's model, whose effects it then shows too.
 
