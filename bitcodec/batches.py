@@ -15,11 +15,12 @@ from typing import Any, BinaryIO, Protocol, Self, TypeGuard, cast
 
 import numpy as np
 import torch
-from numpy.lib import format as npy_format
 from safetensors import SafetensorError, safe_open
 
+from bitcodec.checksums import BlockChecksums, checksums_beside, checksums_in
 from bitcodec.errors import ConfigError, FileError, FormatError, ShapeError, ValueRangeError
-from bitcodec.files import PathLike, one_line, open_npy
+from bitcodec.files import PathLike, one_line, open_npy, read_npy_header
+from bitcodec.harvest_shards import listed_shards
 
 _Slice = tuple[str, int, np.ndarray | torch.Tensor]
 Paths = PathLike | Sequence[PathLike]
@@ -330,16 +331,10 @@ class NpyStream:
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         try:
-            version = npy_format.read_magic(file)
-            read = (
-                npy_format.read_array_header_1_0
-                if version == (1, 0)
-                else npy_format.read_array_header_2_0
-            )
-            shape, fortran_order, self.dtype = read(file)
+            shape, fortran_order, self.dtype = read_npy_header(file)
         except Exception as error:  # numpy's parser of headers raises of every kind
             raise FormatError(f"the input is not a .npy stream: {one_line(error)}") from error
-        if fortran_order or self.dtype.hasobject:
+        if fortran_order:
             raise FormatError("the .npy stream must be C-ordered numbers: save it so")
         self.n_rows, self.n_dims = _two_dimensional(shape, "hidden")
         self._rows = self._batches()
@@ -388,10 +383,22 @@ class _NpyPart:
         self.name, self._path = str(path), path
         part = _array_part(open_npy(path), name=self.name)
         self.shape = part.shape
+        self._checksums = checksums_beside(path)
 
     def read(self, start: int, stop: int) -> np.ndarray:
         # Mapped anew each time: a map keeps its file open, and there may be thousands of files.
-        return open_npy(self._path)[start:stop]
+        mapped = open_npy(self._path)
+        if self._checksums is None:
+            return mapped[start:stop]
+        return self._checked(mapped, self._checksums, start, stop)
+
+    def _checked(
+        self, mapped: np.ndarray, checksums: BlockChecksums, start: int, stop: int
+    ) -> np.ndarray:
+        first, last = checksums.covering(start, stop, n_rows=len(mapped))
+        rows = mapped[first:last]
+        checksums.check(rows, first_row=first, where=self.name)
+        return rows[start - first : stop - first]
 
 
 class _SafetensorsPart:
@@ -406,10 +413,16 @@ class _SafetensorsPart:
         key = _hidden_key(self._file, path)
         self._slice: Any = self._file.get_slice(key)
         self.shape = _two_dimensional(tuple(self._slice.get_shape()), f"{path}:{key}")
+        self._checksums = checksums_in(self._file.metadata(), key)
 
     def read(self, start: int, stop: int) -> torch.Tensor:
-        rows: torch.Tensor = self._slice[start : min(stop, self.shape[0])]
-        return rows
+        first, last = start, min(stop, self.shape[0])
+        if self._checksums is not None:
+            first, last = self._checksums.covering(start, stop, n_rows=self.shape[0])
+        rows: torch.Tensor = self._slice[first:last]
+        if self._checksums is not None:
+            self._checksums.check(rows, first_row=first, where=self.name)
+        return rows[start - first : stop - first]
 
 
 def _array_part(array: np.ndarray | torch.Tensor, *, name: str) -> _ArrayPart:
@@ -450,7 +463,7 @@ def _files_of_folder(folder: Path) -> list[Path]:
     if len({path.suffix for path in found}) > 1:
         raise FileError(f"{folder} holds both .npy and .safetensors files: name one by a glob")
     if found:
-        return found
+        return listed_shards(folder, found)
     layers = sorted(path for path in folder.glob("layer-*") if path.is_dir())
     if len(layers) == 1:
         return _files_of_folder(layers[0])

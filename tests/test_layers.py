@@ -29,6 +29,11 @@ LAYERS = (
         "synthetic",
     ),
     (
+        "sealed_json",
+        "harvest_shards",
+    ),
+    ("checksums",),
+    (
         "batches",
         "surrogate",
         "statistics",
