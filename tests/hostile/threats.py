@@ -177,6 +177,9 @@ THREATS = {
     "archive-rows-that-lie": Threat(
         "archive", partial(_zarr, change=lambda z: z.update(shape=[2**50, 6])), "has lost"
     ),
+    "archive-rows-that-overflow": Threat(
+        "archive", partial(_zarr, change=lambda z: z.update(shape=[2**64, 6])), "n_rows must be"
+    ),
     "archive-table-that-lies": Threat("archive", partial(_zarr, change=_zarr_table), "takes"),
     "archive-with-pickle": Threat("archive", partial(_zarr, change=_zarr_codec), "archive"),
     "faiss-length-that-lies": Threat(
