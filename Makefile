@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 MODELS := smollm2-135m minilm
 
-.PHONY: demo test check bench-check format setup clean
+.PHONY: demo test check bench-check format audit setup clean
 
 demo: $(VENV)/.ready
 	$(BIN)/bitcodec demo
@@ -24,6 +24,11 @@ bench-check: $(VENV)/.ready
 format: $(VENV)/.ready
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# Asks the public database of advisories about what is installed: needs the network.
+audit: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet pip-audit
+	$(BIN)/pip-audit --local --skip-editable
 
 setup: $(VENV)/.ready
 

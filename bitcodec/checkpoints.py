@@ -8,6 +8,7 @@ where training stands.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import signal
 import threading
@@ -24,9 +25,11 @@ from safetensors.torch import save_file
 from bitcodec.config import CodecConfig
 from bitcodec.errors import ConfigError, FormatError, MismatchError
 from bitcodec.files import PathLike, atomic_path, check_target, one_line
+from bitcodec.sealed_json import sealed, unsealed
 
-CHECKPOINT_VERSION = 1
-
+CHECKPOINT_VERSION = 2
+"""Version 2 added the seal and the checksums of the tensors; version 1 is read without them."""
+_METADATA_KEY = "bitcodec_training"
 
 State = dict[str, torch.Tensor]
 
@@ -90,13 +93,15 @@ class Checkpoint:
         Raises:
             FileError: the file cannot be written; the one before is whole.
         """
+        tensors = {name: tensor.cpu().contiguous() for name, tensor in state.items()}
         header = {
             "format_version": CHECKPOINT_VERSION,
             "parameters": config.to_dict(),
+            "tensors_sha256": _sha256_of(tensors),
         }
-        tensors = {name: tensor.cpu().contiguous() for name, tensor in state.items()}
+        metadata = {_METADATA_KEY: json.dumps(sealed(header))}
         with atomic_path(self.path, overwrite=True) as temporary:
-            save_file(tensors, temporary, metadata={"bitcodec_training": json.dumps(header)})
+            save_file(tensors, temporary, metadata=metadata)
 
     def load(self, config: CodecConfig) -> State | None:
         """Read the state, or None where there is none yet.
@@ -162,12 +167,25 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     except (SafetensorError, OSError) as error:
         raise FormatError(f"{path} is not a checkpoint: {one_line(error)}") from error
     try:
-        header = json.loads(metadata["bitcodec_training"])
+        header = json.loads(metadata[_METADATA_KEY])
         version, _ = header["format_version"], header["parameters"]
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise FormatError(f"{path} is not a checkpoint of bitcodec") from error
-    if version != CHECKPOINT_VERSION:
+    if type(version) is not int or not 1 <= version <= CHECKPOINT_VERSION:
         raise FormatError(
-            f"{path} has format version {version}, this bitcodec reads {CHECKPOINT_VERSION}"
+            f"{path} has format version {version!r:.40}, this bitcodec reads {CHECKPOINT_VERSION}"
         )
+    if version == 1:
+        return header, tensors
+    header = unsealed(header, where=path)
+    if header.get("tensors_sha256") != _sha256_of(tensors):
+        raise FormatError(f"{path} is damaged: its tensors are not those that were written")
     return header, tensors
+
+
+def _sha256_of(tensors: Mapping[str, torch.Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

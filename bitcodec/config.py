@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import numbers
+import sys
 from dataclasses import dataclass
 from typing import Any, Literal, Self, get_args
 
@@ -20,6 +20,7 @@ Scaling = Literal["dimension", "global"]
 Refine = Literal["none", "fast", "best"]
 Start = Literal["auto", "directions", "transform"]
 SIDE_BYTES = (0, 2, 4)
+_LARGEST = sys.float_info.max
 TRANSFORM_EXPANSION = 3.0
 """Dense bits per dimension from which a transform code has less error than a trained dictionary: on
 SmolLM2's hidden states the dictionary was ahead at 2, the transform code at 4."""
@@ -206,6 +207,8 @@ class CodecConfig:
         Raises:
             ConfigError: a name is unknown or a value is out of range or of another type.
         """
+        if not isinstance(values, dict):
+            raise ConfigError(f"parameters must be an object, got {type(values).__name__}")
         known = [field.name for field in dataclasses.fields(cls)]
         unknown = sorted(set(values) - set(known))
         if unknown:
@@ -242,7 +245,7 @@ def _plain(field: dataclasses.Field[Any], value: Any) -> Any:
     if kind not in ("int", "float"):
         return value
     if kind == "float":
-        if isinstance(value, numbers.Real) and math.isfinite(value):
+        if isinstance(value, numbers.Real) and -_LARGEST <= value <= _LARGEST:
             return float(value)
         raise ConfigError(f"{field.name} must be a finite number, got {value!r}")
     if isinstance(value, numbers.Integral):

@@ -1,10 +1,11 @@
 """The file of feature sets: a header, the counts, and a bitmap of rows for each feature.
 
-Little-endian throughout, version 1:
+Little-endian throughout, version 2; version 1 has no CRC-32s:
 
     8s  "bitsets", NUL    u32 version         u32 n_bits h       u64 n_rows n
     32s fingerprint of the codec, SHA-256; zeros where it is not known
     h times u64           rows in which each feature is on
+    h times u32           CRC-32 of each bitmap
     16s digest (BLAKE2b) of everything so far
     zeros up to a multiple of 64 bytes
     h bitmaps             of ceil(n / 512) 64 bytes each
@@ -20,6 +21,7 @@ import hashlib
 import mmap
 import os
 import struct
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +31,7 @@ import numpy as np
 from bitcodec.errors import ConfigError, FileError, FormatError
 from bitcodec.files import PathLike, atomic_path
 
-VERSION = 1
+VERSION = 2
 ALIGNMENT = 64
 _HEAD, _MAGIC, _DIGEST_BYTES = struct.Struct("<8sIIQ32s"), b"bitsets\0", 16
 
@@ -40,6 +42,8 @@ class Layout:
 
     counts: int
     """First byte of the counts."""
+    checksums: int
+    """First byte of the checksums."""
     digest: int
     """First byte of the digest."""
     bitmaps: int
@@ -60,6 +64,8 @@ class Header:
     """Rows n."""
     fingerprint: str = ""
     """Of the codec, hexadecimal; empty where it is not known."""
+    version: int = VERSION
+    """Of the format."""
 
     def __post_init__(self) -> None:
         if self.n_bits < 1:
@@ -70,15 +76,17 @@ class Header:
     @property
     def layout(self) -> Layout:
         """Where in the file what stands."""
-        digest = _HEAD.size + 8 * self.n_bits
+        checksums = _HEAD.size + 8 * self.n_bits
+        digest = checksums + (4 * self.n_bits if self.version > 1 else 0)
         bitmaps = _aligned(digest + _DIGEST_BYTES)
         stride = _aligned(-(-self.n_rows // 8))
-        return Layout(_HEAD.size, digest, bitmaps, stride, bitmaps + stride * self.n_bits)
+        size = bitmaps + stride * self.n_bits
+        return Layout(_HEAD.size, checksums, digest, bitmaps, stride, size)
 
     def to_bytes(self) -> bytes:
         """Return the head of the file."""
         known = bytes.fromhex(self.fingerprint or "00" * 32)
-        return _HEAD.pack(_MAGIC, VERSION, self.n_bits, self.n_rows, known)
+        return _HEAD.pack(_MAGIC, self.version, self.n_bits, self.n_rows, known)
 
 
 @contextlib.contextmanager
@@ -99,19 +107,32 @@ def write_file(
             os.posix_fallocate(file.fileno(), 0, layout.size)
         content = np.memmap(temporary, dtype=np.uint8, mode="r+")
         counts = np.zeros(header.n_bits, dtype=np.int64)
-        yield counts, content[layout.bitmaps :].reshape(header.n_bits, layout.stride)
-        head = header.to_bytes() + counts.astype("<u8").tobytes()
+        bitmaps = content[layout.bitmaps :].reshape(header.n_bits, layout.stride)
+        yield counts, bitmaps
+        checksums = np.array([zlib.crc32(bitmap) for bitmap in bitmaps], dtype="<u4")
+        head = header.to_bytes() + counts.astype("<u8").tobytes() + checksums.tobytes()
         content[: layout.digest] = np.frombuffer(head, np.uint8)
         place = slice(layout.digest, layout.digest + _DIGEST_BYTES)
         content[place] = np.frombuffer(_digest(head), np.uint8)
         content.flush()
 
 
-def map_file(path: PathLike) -> tuple[Header, np.ndarray, memoryview]:
-    """Map a file.
+@dataclass(frozen=True, eq=False)
+class Mapped:
+    """A file whose head was checked."""
 
-    Returns:
-        Its header, the counts, (h,) int64, and the bytes of the bitmaps.
+    header: Header
+    """What it says of itself."""
+    counts: np.ndarray
+    """(h,) int64, rows in which each feature is on."""
+    checksums: np.ndarray | None
+    """(h,) uint32, CRC-32 of the bitmaps; None in files of version 1."""
+    bitmaps: memoryview
+    """The bytes of the bitmaps, not read yet."""
+
+
+def map_file(path: PathLike) -> Mapped:
+    """Map a file.
 
     Raises:
         FileError: there is no such file.
@@ -131,8 +152,10 @@ def map_file(path: PathLike) -> tuple[Header, np.ndarray, memoryview]:
     digest = view[layout.digest : layout.digest + _DIGEST_BYTES]
     if _digest(view[: layout.digest]) != digest:
         raise FormatError(f"{path} has a damaged header: build it again")
-    counts = np.frombuffer(view[layout.counts : layout.digest], dtype="<u8").astype(np.int64)
-    return header, counts, view[layout.bitmaps :]
+    counts = np.frombuffer(view[layout.counts : layout.checksums], dtype="<u8").astype(np.int64)
+    found = np.frombuffer(view[layout.checksums : layout.digest], dtype="<u4")
+    checksums = found.astype(np.uint32) if len(found) else None
+    return Mapped(header, counts, checksums, view[layout.bitmaps :])
 
 
 def is_feature_sets(path: PathLike) -> bool:
@@ -145,13 +168,14 @@ def _read_header(head: bytes, path: PathLike) -> Header:
     if len(head) < _HEAD.size or not head.startswith(_MAGIC):
         raise FormatError(f"{path} is no file of feature sets")
     _, version, n_bits, n_rows, known = _HEAD.unpack(head)
-    if version != VERSION:
+    if not 1 <= version <= VERSION:
         raise FormatError(
             f"{path} is of version {version}, this bitcodec reads {VERSION}: use a newer one"
         )
     if n_bits == 0:
         raise FormatError(f"{path} has no features")
-    return Header(n_bits=n_bits, n_rows=n_rows, fingerprint=known.hex() if any(known) else "")
+    fingerprint = known.hex() if any(known) else ""
+    return Header(n_bits=n_bits, n_rows=n_rows, fingerprint=fingerprint, version=version)
 
 
 def _digest(head: bytes | memoryview) -> bytes:

@@ -11,6 +11,7 @@ array([0])
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Self
@@ -20,7 +21,7 @@ from bitarray import bitarray
 
 from bitcodec.bits import check_packed, unpack
 from bitcodec.errors import FormatError, MismatchError, ShapeError, ValueRangeError
-from bitcodec.feature_set_file import Header, map_file, write_file
+from bitcodec.feature_set_file import Header, Mapped, map_file, write_file
 from bitcodec.files import PathLike
 
 BLOCK_ROWS = 2**13
@@ -124,10 +125,12 @@ class FeatureSets:
         fingerprint: of the codec that made the codes; empty where it is not known.
     """
 
-    def __init__(self, header: Header, counts: np.ndarray, bitmaps: memoryview) -> None:
+    def __init__(self, mapped: Mapped) -> None:
+        header = mapped.header
         self.n_rows, self.n_bits = header.n_rows, header.n_bits
-        self.fingerprint, self.counts = header.fingerprint, counts
-        self._stride, self._bitmaps = header.layout.stride, bitmaps
+        self.fingerprint, self.counts = header.fingerprint, mapped.counts
+        self._stride, self._bitmaps = header.layout.stride, mapped.bitmaps
+        self._checksums, self._is_checked = mapped.checksums, np.zeros(header.n_bits, dtype=bool)
 
     @classmethod
     def from_packed(cls, packed: np.ndarray, *, n_bits: int, fingerprint: str = "") -> Self:
@@ -145,7 +148,7 @@ class FeatureSets:
         header = Header(n_bits=n_bits, n_rows=len(packed), fingerprint=fingerprint)
         bitmaps = np.zeros((n_bits, header.layout.stride), dtype=np.uint8)
         counts = _fill(bitmaps, [packed], n_rows=len(packed))
-        return cls(header, counts, bitmaps.reshape(-1).data.toreadonly())
+        return cls(Mapped(header, counts, None, bitmaps.reshape(-1).data.toreadonly()))
 
     @classmethod
     def write(
@@ -198,13 +201,14 @@ class FeatureSets:
             FormatError: it is truncated, foreign, damaged or of a newer format.
             MismatchError: another codec made the codes.
         """
-        header, counts, bitmaps = map_file(path)
-        if fingerprint is not None and header.fingerprint != fingerprint:
+        mapped = map_file(path)
+        known = mapped.header.fingerprint
+        if fingerprint is not None and known != fingerprint:
             raise MismatchError(
-                f"{path} holds features of codec {header.fingerprint[:12] or 'unknown'}, "
+                f"{path} holds features of codec {known[:12] or 'unknown'}, "
                 f"not of {fingerprint[:12]}: build it from this codec's codes"
             )
-        return cls(header, counts, bitmaps)
+        return cls(mapped)
 
     def save(self, path: PathLike, *, overwrite: bool = False) -> None:
         """Write a file that `open` maps.
@@ -221,16 +225,24 @@ class FeatureSets:
         return self.n_bits
 
     def __getitem__(self, feature: int) -> RowSet:
-        """Return the rows of a feature; nothing is copied.
+        """Return the rows of a feature; nothing is copied, and the first time it is checked.
 
         Raises:
             ValueRangeError: there is no such feature.
+            FormatError: its bitmap is damaged.
         """
         if not 0 <= feature < self.n_bits:
             raise ValueRangeError(f"feature must be between 0 and {self.n_bits - 1}, got {feature}")
         start = feature * self._stride
         part = self._bitmaps[start : start + self._stride]
+        if not self._is_checked[feature]:
+            self._check_bitmap(feature, part)
         return RowSet(bitarray(buffer=part, endian="little"), n_rows=self.n_rows)
+
+    def _check_bitmap(self, feature: int, part: memoryview) -> None:
+        if self._checksums is not None and zlib.crc32(part) != self._checksums[feature]:
+            raise FormatError(f"the bitmap of feature {feature} is damaged: build the file again")
+        self._is_checked[feature] = True
 
     def __iter__(self) -> Iterator[RowSet]:
         return (self[feature] for feature in range(self.n_bits))

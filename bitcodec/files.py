@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import math
 import os
 import secrets
 import shutil
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO, Literal, Self
 
 import numpy as np
 from numpy.lib import format as npy_format
@@ -19,6 +20,9 @@ from numpy.lib import format as npy_format
 from bitcodec.errors import FileError, FormatError, ShapeError
 
 PathLike = str | os.PathLike[str]
+
+MAX_JSON_BYTES = 2**26
+"""Of a header; what it says of any number of rows has at most some megabytes."""
 
 _WRITE_ADVICE = {
     errno.ENOSPC: "no space left on the device: free some space or choose another place",
@@ -109,22 +113,40 @@ def refuse_foreign_folder(folder: PathLike, *, expected: Collection[str]) -> Non
         )
 
 
-def read_json(path: PathLike) -> dict[str, Any]:
+def read_json(path: PathLike, *, max_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]:
     """Read a JSON file that holds one object.
+
+    Args:
+        path: of the file.
+        max_bytes: a larger file is refused: parsing takes some twenty times its size.
 
     Raises:
         FileError: there is no such file.
-        FormatError: the file is not UTF-8 JSON or not an object.
+        FormatError: the file is too large, not UTF-8 JSON, not an object, or has a key twice.
     """
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError) as error:
+        size = Path(path).stat().st_size
+        if size > max_bytes:
+            raise FormatError(f"{path} has {size} bytes, a file of its kind at most {max_bytes}")
+        content = json.loads(
+            Path(path).read_text(encoding="utf-8"), object_pairs_hook=_distinct_keys
+        )
+    except FormatError:
+        raise
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
         raise FileError(f"there is no file {path}") from error
     except (ValueError, RecursionError) as error:
         raise FormatError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(content, dict):
         raise FormatError(f"{path} must hold a JSON object, got {type(content).__name__}")
     return content
+
+
+def _distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("an object has a key twice")
+    return found
 
 
 def write_json(path: PathLike, content: dict[str, Any], *, overwrite: bool = False) -> None:
@@ -227,7 +249,14 @@ def open_npy(path: PathLike) -> np.ndarray:
         FormatError: the file is truncated, not .npy, or holds Python objects.
     """
     try:
-        array: np.ndarray = npy_format.open_memmap(path, mode="r")
+        with Path(path).open("rb") as file:
+            shape, fortran_order, dtype = read_npy_header(file)
+            offset, size = file.tell(), file.seek(0, os.SEEK_END)
+        wanted = math.prod(shape) * dtype.itemsize
+        if size - offset < wanted:
+            raise ValueError(f"it must have {offset + wanted} bytes, got {size}")
+        order: Literal["F", "C"] = "F" if fortran_order else "C"
+        return np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape, order=order)
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
         raise FileError(f"there is no file {path}") from error
     except OSError as error:
@@ -236,7 +265,26 @@ def open_npy(path: PathLike) -> np.ndarray:
         raise FormatError(
             f"{path} is not a whole .npy file of numbers: {one_line(error)}"
         ) from error
-    return array
+
+
+def read_npy_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Read the header of a .npy file, and leave the file where its numbers begin.
+
+    Returns:
+        Shape, whether the order is Fortran's, and dtype.
+
+    Raises:
+        ValueError: it is no header of numbers; numpy's own parser raises of every kind.
+    """
+    version = npy_format.read_magic(file)
+    if version == (1, 0):
+        shape, fortran_order, dtype = npy_format.read_array_header_1_0(file)
+    else:
+        shape, fortran_order, dtype = npy_format.read_array_header_2_0(file)
+    # A size of 0 divides by zero within numpy, which ends the process.
+    if dtype.hasobject or dtype.itemsize == 0 or min(shape, default=0) < 0:
+        raise ValueError(f"{dtype} of shape {shape} are no numbers")
+    return shape, fortran_order, dtype
 
 
 def one_line(error: Exception) -> str:

@@ -13,8 +13,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from bitcodec.arrow_files import ArrowPart
+from bitcodec.checksums import BlockChecksums, checksums_beside, checksums_in
 from bitcodec.errors import FileError, FormatError, ShapeError
 from bitcodec.files import PathLike, one_line, open_npy, read_json
+from bitcodec.harvest_shards import listed_shards
 from bitcodec.hidden_checks import check_floating, two_dimensional
 
 Paths = PathLike | Sequence[PathLike]
@@ -66,11 +68,23 @@ class NpyPart:
     def __init__(self, path: Path) -> None:
         self.name, self._path = str(path), path
         self.shape = ArrayPart(open_npy(path), name=self.name).shape
+        self._checksums = checksums_beside(path)
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Return rows start to stop, (b, d)."""
         # Mapped anew each time: a map keeps its file open, and there may be thousands of files.
-        return open_npy(self._path)[start:stop]
+        mapped = open_npy(self._path)
+        if self._checksums is None:
+            return mapped[start:stop]
+        return self._checked(mapped, self._checksums, start, stop)
+
+    def _checked(
+        self, mapped: np.ndarray, checksums: BlockChecksums, start: int, stop: int
+    ) -> np.ndarray:
+        first, last = checksums.covering(start, stop, n_rows=len(mapped))
+        rows = mapped[first:last]
+        checksums.check(rows, first_row=first, where=self.name)
+        return rows[start - first : stop - first]
 
 
 class SafetensorsPart:
@@ -87,11 +101,17 @@ class SafetensorsPart:
         key = _hidden_key(self._file, path)
         self._slice: Any = self._file.get_slice(key)
         self.shape = two_dimensional(tuple(self._slice.get_shape()), f"{path}:{key}")
+        self._checksums = checksums_in(self._file.metadata(), key)
 
     def read(self, start: int, stop: int) -> torch.Tensor:
         """Return rows start to stop, (b, d)."""
-        rows: torch.Tensor = self._slice[start : min(stop, self.shape[0])]
-        return rows
+        first, last = start, min(stop, self.shape[0])
+        if self._checksums is not None:
+            first, last = self._checksums.covering(start, stop, n_rows=self.shape[0])
+        rows: torch.Tensor = self._slice[first:last]
+        if self._checksums is not None:
+            self._checksums.check(rows, first_row=first, where=self.name)
+        return rows[start - first : stop - first]
 
 
 def open_part(path: Path) -> HiddenPart:
@@ -163,7 +183,7 @@ def _files_of_folder(folder: Path) -> list[Path]:
     if kinds == [".arrow"] and (folder / DATASET_STATE).is_file():
         return _files_of_dataset(folder)
     if found:
-        return found
+        return listed_shards(folder, found)
     layers = sorted(path for path in folder.glob("layer-*") if path.is_dir())
     if len(layers) == 1:
         return _files_of_folder(layers[0])
@@ -177,6 +197,9 @@ def _files_of_dataset(folder: Path) -> list[Path]:
     """Return a data set's files in its order; those of its caches lie beside them."""
     files = read_json(folder / DATASET_STATE).get("_data_files")
     try:
-        return [folder / file["filename"] for file in files or []]
+        names = [str(file["filename"]) for file in files or []]
     except (TypeError, KeyError) as error:
         raise FormatError(f"{folder / DATASET_STATE} must list _data_files, got {files}") from error
+    if outside := [name for name in names if Path(name).name != name]:
+        raise FormatError(f"{folder / DATASET_STATE} names a file outside its folder: {outside[0]}")
+    return [folder / name for name in names]

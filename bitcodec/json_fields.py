@@ -75,11 +75,17 @@ def _scalar(kind: type, value: Any, *, null: float, where: str) -> Any:
     if kind is float:
         if value is None:
             return null
-        _check(isinstance(value, (int, float)) and value is not True, where, "a number", value)
+        _check(_is_number(value), where, "a number", value)
         return float(value)
     right = isinstance(value, kind) and not (kind is int and isinstance(value, bool))
     _check(right, where, kind.__name__, value)
     return value
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, int):
+        return not isinstance(value, bool) and abs(value) < 2**1023  # or it is no float
+    return isinstance(value, float)
 
 
 def _object(kind: Any, value: Any, *, null: float, where: str) -> Any:

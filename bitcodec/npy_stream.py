@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 import numpy as np
-from numpy.lib import format as npy_format
 
 from bitcodec.errors import FormatError
-from bitcodec.files import one_line
+from bitcodec.files import one_line, read_npy_header
 from bitcodec.hidden_checks import two_dimensional
 
 
@@ -29,16 +28,10 @@ class NpyStream:
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         try:
-            version = npy_format.read_magic(file)
-            read = (
-                npy_format.read_array_header_1_0
-                if version == (1, 0)
-                else npy_format.read_array_header_2_0
-            )
-            shape, fortran_order, self.dtype = read(file)
+            shape, fortran_order, self.dtype = read_npy_header(file)
         except Exception as error:  # numpy's parser of headers raises of every kind
             raise FormatError(f"the input is not a .npy stream: {one_line(error)}") from error
-        if fortran_order or self.dtype.hasobject:
+        if fortran_order:
             raise FormatError("the .npy stream must be C-ordered numbers: save it so")
         self.n_rows, self.n_dims = two_dimensional(shape, "hidden")
         self._rows = self._batches()

@@ -28,6 +28,7 @@ from bitcodec.report_features import (
     TokenCount,
 )
 from bitcodec.report_rows import Passage, RowPlace, Rows, place_of
+from bitcodec.sealed_json import sealed, unsealed
 
 __all__ = [
     "Coactive",
@@ -53,7 +54,9 @@ __all__ = [
     "WorstRow",
 ]
 
-SCHEMA, VERSION = "bitcodec.report", 1
+SCHEMA, VERSION = "bitcodec.report", 2
+"""Version 2 added the seal of the file; version 1 is read without one."""
+_MAX_BYTES = 2**30
 
 
 @dataclass(frozen=True)
@@ -277,10 +280,10 @@ class Report:
             raise FormatError(
                 f"expected a report of schema {SCHEMA}, got {content.get('schema')!r}"
             )
-        if content.get("version") != VERSION:
+        if content.get("version") not in (1, VERSION):
             raise FormatError(
-                f"this bitcodec reads reports of version {VERSION}, got "
-                f"{content.get('version')!r}: measure it again or use a newer bitcodec"
+                f"this bitcodec reads reports up to version {VERSION}, got "
+                f"{content.get('version')!r:.40}: measure it again or use a newer bitcodec"
             )
         fields = {
             name: value for name, value in content.items() if name not in ("schema", "version")
@@ -294,7 +297,7 @@ class Report:
             FileError: `path` exists and `overwrite` is false, or cannot be written.
         """
         content = json.dumps(
-            self.to_dict(), separators=(",", ":"), ensure_ascii=False, allow_nan=False
+            sealed(self.to_dict()), separators=(",", ":"), ensure_ascii=False, allow_nan=False
         )
         with atomic_path(path, overwrite=overwrite) as temporary:
             temporary.write_text(content + "\n", encoding="utf-8")
@@ -308,7 +311,9 @@ class Report:
             FormatError: it is no report, of a newer version, or damaged.
         """
         try:
-            return cls.from_dict(read_json(path))
+            content = read_json(path, max_bytes=_MAX_BYTES)
+            old = content.get("schema") != SCHEMA or content.get("version") == 1
+            return cls.from_dict(content if old else unsealed(content, where=path))
         except FormatError as error:
             raise FormatError(f"{path}: {error}") from error
 

@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import json
 import platform
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -31,11 +32,13 @@ from bitcodec.files import (
     read_json,
     refuse_existing,
     refuse_foreign_folder,
-    write_json,
 )
+from bitcodec.sealed_json import unsealed, write_sealed
 
-FORMAT_VERSION = 2
-"""Version 2 added side bytes and stages; version 1 is read as having neither."""
+FORMAT_VERSION = 3
+"""Version 2 added side bytes and stages; version 1 is read as having neither. Version 3 added seals
+and the hash of packed codes; what is older is read without them."""
+_SEALED_FROM = 3
 HEADER_NAME, TENSORS_NAME = "config.json", "model.safetensors"
 _Header = TypeVar("_Header")
 _CODEC_KIND, _PACKED_KIND = "bitcodec-codec", "bitcodec-packed"
@@ -81,6 +84,8 @@ class PackedHeader:
     """Bytes of a row after those of its bits."""
     bit_order: str = "little"
     """Bit j of a row is bit j % 8 of byte j // 8."""
+    sha256: str = ""
+    """Of the codes' bytes, hexadecimal; empty in files before format 3."""
 
 
 def fingerprint(tensors: dict[str, np.ndarray]) -> str:
@@ -125,7 +130,7 @@ def save_codec(
         temporary.mkdir()
         (temporary / TENSORS_NAME).write_bytes(serialise(tensors))
         content = dataclasses.asdict(header) | {"libraries": library_versions()}
-        write_json(
+        write_sealed(
             temporary / HEADER_NAME,
             {"format": _CODEC_KIND, "format_version": FORMAT_VERSION, **content},
         )
@@ -206,6 +211,7 @@ class PackedWriter:
         self._header = atomic_path(packed_header_path(path), overwrite=overwrite)
         self._path, self._n_bits, self._fingerprint = path, n_bits, fingerprint
         self._side_bytes, self._row_bytes = side_bytes, row_bytes(n_bits) + side_bytes
+        self._digest = hashlib.sha256()
         self._writer = NpyWriter(
             path, n_columns=self._row_bytes, dtype=np.dtype(np.uint8), overwrite=overwrite
         )
@@ -229,6 +235,7 @@ class PackedWriter:
             ShapeError: the width or the dtype is another.
         """
         self._writer.append(packed)
+        self._digest.update(np.ascontiguousarray(packed).data)
 
     def __exit__(self, *raised: Any) -> None:
         if raised[0] is not None:
@@ -241,9 +248,10 @@ class PackedWriter:
                 row_bytes=self._row_bytes,
                 side_bytes=self._side_bytes,
                 fingerprint=self._fingerprint,
+                sha256=self._digest.hexdigest(),
             )
             content = {"format": _PACKED_KIND, "format_version": FORMAT_VERSION}
-            write_json(self._header_path, content | dataclasses.asdict(header))
+            write_sealed(self._header_path, content | dataclasses.asdict(header))
             # An old header must not be found beside the new codes if we are stopped here.
             packed_header_path(self._path).unlink(missing_ok=True)
 
@@ -254,13 +262,15 @@ def packed_header_path(path: PathLike) -> Path:
 
 
 def open_packed(
-    path: PathLike, *, fingerprint: str | None = None
+    path: PathLike, *, fingerprint: str | None = None, verify: bool = True
 ) -> tuple[PackedHeader, np.ndarray]:
     """Memory-map packed codes and check them against their header.
 
     Args:
         path: the .npy file.
         fingerprint: of the codec that is to read them, where there is one.
+        verify: read all codes once and hold them against their hash, a second for a gigabyte or
+            two; without it only sizes are checked, and damage within the codes is not found.
 
     Returns:
         The header, and the codes (n, row_bytes) uint8.
@@ -274,7 +284,7 @@ def open_packed(
     header_path = packed_header_path(path)
     if not header_path.is_file():
         raise FileError(f"{path} is not packed codes: its header {header_path.name} is not there")
-    content = {"side_bytes": 0} | _read_header(header_path, kind=_PACKED_KIND)
+    content = {"side_bytes": 0, "sha256": ""} | _read_header(header_path, kind=_PACKED_KIND)
     header = _build(PackedHeader, content, header_path)
     if header.bit_order != "little":
         raise FormatError(f"{header_path} says bit order {header.bit_order!r}, expected 'little'")
@@ -288,12 +298,20 @@ def open_packed(
             f"{path} holds {packed.shape} {packed.dtype}, but {header_path.name} says {said} of "
             f"{header.n_bits} bits: the two belong to different codes"
         )
+    if verify and header.sha256 and _sha256_of_rows(packed) != header.sha256:
+        raise FormatError(f"{path} is damaged: its codes are not those that were written")
     if fingerprint is not None and fingerprint != header.fingerprint:
         raise MismatchError(
             f"{path} was made by codec {header.fingerprint[:12]}, not by {fingerprint[:12]}: "
             "use the codec that encoded it"
         )
     return header, packed
+
+
+def _sha256_of_rows(packed: np.ndarray) -> str:
+    if not packed.flags.c_contiguous:  # the .npy header says so: whose writer was another
+        packed = np.ascontiguousarray(packed)
+    return hashlib.sha256(packed.data).hexdigest()
 
 
 def checked_provenance(provenance: dict[str, Any] | None) -> dict[str, Any]:
@@ -325,14 +343,17 @@ def _read_header(path: Path, *, kind: str) -> dict[str, Any]:
     if content.pop("format", None) != kind:
         raise FormatError(f"{path} is not a {kind} header")
     version = content.pop("format_version", None)
-    if not isinstance(version, int) or version < 1:
-        raise FormatError(f"{path} has no valid format_version, got {version!r}")
+    if type(version) is not int or version < 1:
+        raise FormatError(f"{path} has no valid format_version, got {version!r:.40}")
     if version > FORMAT_VERSION:
         raise FormatError(
-            f"{path} is of format {version}, this version reads up to {FORMAT_VERSION}: "
+            f"{path} is of format {version!r:.40}, this version reads up to {FORMAT_VERSION}: "
             "upgrade bitcodec"
         )
-    return content
+    if version < _SEALED_FROM:
+        return content
+    inner = unsealed(content | {"format": kind, "format_version": version}, where=path)
+    return {key: value for key, value in inner.items() if key not in ("format", "format_version")}
 
 
 def _build(kind: type[_Header], content: dict[str, Any], path: Path) -> _Header:
@@ -344,5 +365,8 @@ def _build(kind: type[_Header], content: dict[str, Any], path: Path) -> _Header:
         wanted = get_origin(expected[name]) or expected[name]
         allowed = (int, float) if wanted is float else wanted
         if not isinstance(value, allowed) or (isinstance(value, bool) and wanted is not bool):
-            raise FormatError(f"{path}: {name!r} must be {wanted.__name__}, got {value!r}")
+            raise FormatError(f"{path}: {name!r} must be {wanted.__name__}, got {value!r:.80}")
+        largest = {int: 2**63 - 1, float: sys.float_info.max}.get(wanted)
+        if largest is not None and not -largest <= value <= largest:
+            raise FormatError(f"{path}: {name!r} is out of range: {value!r:.80}")
     return kind(**content)

@@ -86,6 +86,8 @@ def _check_tensors(
         raise FormatError(f"{where} holds {tensors['side_bytes']} side bytes, its header {said}")
     if not tensors["shrinkage"] > 0 or (said == 0 and tensors["shrinkage"] != 1):
         raise FormatError(f"{where} holds a shrinkage of {tensors['shrinkage']}")
+    if (tensors["scale"] < 0).any():
+        raise FormatError(f"{where} holds a negative scale")
     for name in set(expected) - {"counts", "stages", "side_bytes"}:
         if tensors[name].dtype != np.float32 or not np.isfinite(tensors[name]).all():
             raise FormatError(f"{where}: {name} must be finite float32")

@@ -15,6 +15,7 @@ import pytest
 from bitcodec.errors import ConfigError, FileError, FormatError, MismatchError
 from bitcodec_faiss import HammingIndex
 from bitcodec_faiss.hashing import HashingWriter
+from tests import edited
 from tests.test_faiss_oracle import StubCodec, nearest, random_packed
 
 KINDS = ["Flat", "IVF4", "HNSW8"]
@@ -29,9 +30,7 @@ def make_index(factory: str = "Flat") -> HammingIndex:
 
 
 def edit_json(folder: Path, **changes: Any) -> None:
-    path = folder / "index.json"
-    content = json.loads(path.read_text()) | changes
-    path.write_text(json.dumps(content))
+    edited.edit_json(folder / "index.json", **changes)
 
 
 @pytest.mark.parametrize("mmap", [False, True])
@@ -112,7 +111,7 @@ def test_the_json_names_what_another_reader_needs(tmp_path: Path) -> None:
     index = make_index("IVF4")
     index.save(tmp_path / "index")
     content = json.loads((tmp_path / "index" / "index.json").read_text())
-    assert content["format_version"] == 2
+    assert content["format_version"] == 3
     assert content["bit_order"] == "little"
     assert content["fingerprint"] == StubCodec(N_BITS).fingerprint_
     assert (content["n_rows"], content["n_bits"], content["row_bytes"]) == (300, 20, 3)
@@ -181,19 +180,19 @@ def test_a_foreign_file_under_a_matching_hash_is_refused(tmp_path: Path) -> None
     (folder / "index.faiss").write_bytes(foreign)
     writer = HashingWriter(io.BytesIO())
     edit_json(folder, file_bytes=writer.write(foreign), file_sha256=writer.sha256.hexdigest())
-    with pytest.raises(FormatError, match="no binary index that FAISS can read"):
+    with pytest.raises(FormatError, match="is damaged or foreign: it says"):
         HammingIndex.load(folder, StubCodec(N_BITS))
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format_version": 3}, "has format_version 3, this version reads up to 2: upgrade"),
+        ({"format_version": 4}, "has format_version 4, this version reads up to 3: upgrade"),
         ({"format_version": None}, "is no index of bitcodec: it has no format_version"),
         ({"factory": "LSH"}, "is damaged or foreign: factory must be"),
-        ({"factory": "HNSW8"}, "must hold IndexBinaryIDMap of IndexBinaryHNSW"),
-        ({"factory": "IVF4"}, "must hold IndexBinaryIVF as index.json says"),
-        ({"n_rows": 299}, "must hold 299 rows of 3 bytes as index.json says, got 300 of 3"),
+        ({"factory": "HNSW8"}, "it says .*IBxF.* where .*IBHf.* was expected"),
+        ({"factory": "IVF4"}, "it says .*IBMp.* where .*IBwF.* was expected"),
+        ({"n_rows": 299}, "it says .*300.* where .*299.* was expected"),
         ({"n_rows": "many"}, "n_rows must be int, got 'many'"),
         ({"colour": "red"}, "colour"),
         ({"bit_order": "most significant first"}, "bit_order must be"),

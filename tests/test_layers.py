@@ -34,7 +34,10 @@ LAYERS = (
     (
         "arrow_files",
         "npy_stream",
+        "sealed_json",
+        "harvest_shards",
     ),
+    ("checksums",),
     ("hidden_files",),
     (
         "batches",

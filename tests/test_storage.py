@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import shutil
 import subprocess
@@ -29,6 +30,7 @@ from bitcodec.errors import (
     ShapeError,
 )
 from bitcodec.storage import PackedWriter, fingerprint, open_packed, packed_header_path
+from tests.edited import edit_json
 
 
 @pytest.fixture
@@ -40,11 +42,6 @@ def saved(codec: BitCodec, tmp_path: Path) -> Path:
 def edit_header(folder: Path, **changes: Any) -> None:
     """Change keys of a codec's config.json; "-" removes one."""
     edit_json(folder / "config.json", **changes)
-
-
-def edit_json(path: Path, **changes: Any) -> None:
-    content = json.loads(path.read_text()) | changes
-    path.write_text(json.dumps({key: value for key, value in content.items() if value != "-"}))
 
 
 def rewrite_tensors(folder: Path, change: Callable[[dict[str, np.ndarray]], None]) -> None:
@@ -102,7 +99,7 @@ def test_the_header_tells_what_the_codec_is_and_where_it_came_from(
 def test_a_codec_folder_has_two_files_that_other_tools_read(saved: Path) -> None:
     assert sorted(path.name for path in saved.iterdir()) == ["config.json", "model.safetensors"]
     content = json.loads((saved / "config.json").read_text())
-    assert (content["format"], content["format_version"]) == ("bitcodec-codec", 2)
+    assert (content["format"], content["format_version"]) == ("bitcodec-codec", 3)
     assert load_file(saved / "model.safetensors")["encoder_weight"].shape == (67, 576)
 
 
@@ -239,8 +236,8 @@ def test_a_folder_without_one_of_its_files_names_it(saved: Path, name: str) -> N
 
 
 def test_a_codec_of_a_newer_format_asks_for_an_upgrade(saved: Path) -> None:
-    edit_header(saved, format_version=3)
-    assert "is of format 3, this version reads up to 2: upgrade bitcodec" in refused(saved)
+    edit_header(saved, format_version=4)
+    assert "is of format 4, this version reads up to 3: upgrade bitcodec" in refused(saved)
 
 
 @pytest.mark.parametrize("version", ["-", "1", 0, -1, None, 1.0])
@@ -376,7 +373,8 @@ def test_packed_codes_read_back_as_they_were_written(
     header, packed = open_packed(tmp_path / "codes.npy", fingerprint="abc")
     assert isinstance(packed, np.memmap)
     np.testing.assert_array_equal(packed, codes)
-    assert dataclasses.astuple(header) == (50, 13, 2, "abc", 0, "little")
+    digest = hashlib.sha256(codes.tobytes()).hexdigest()
+    assert dataclasses.astuple(header) == (50, 13, 2, "abc", 0, "little", digest)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["codes.npy", "codes.npy.json"]
 
 
@@ -453,7 +451,7 @@ def test_a_header_that_contradicts_its_codes_is_refused(
     [
         ("bit_order", "big", "says bit order 'big', expected 'little'"),
         ("format", "bitcodec-codec", "is not a bitcodec-packed header"),
-        ("format_version", 3, "is of format 3, this version reads up to 2: upgrade bitcodec"),
+        ("format_version", 4, "is of format 4, this version reads up to 3: upgrade bitcodec"),
         ("colour", "red", "'colour' is unknown"),
         ("fingerprint", "-", "'fingerprint' is missing"),
         ("n_bits", "many", "'n_bits' must be int, got 'many'"),

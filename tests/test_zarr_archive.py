@@ -355,7 +355,7 @@ def test_a_truncated_or_lost_file_is_an_error(side_bytes: int) -> None:
     files = contents(store)
     for name, content in files.items():
         for length in range(0, len(content), 16):
-            with pytest.raises(BitcodecError, match=r"damaged|read|lost"):
+            with pytest.raises(BitcodecError, match=r"damaged|read|lost|truncated"):
                 open_archive(store_of(files | {name: content[:length]}))[:]
         rest = {key: value for key, value in files.items() if key != name}
         with pytest.raises(BitcodecError, match=r"lost|read"):
@@ -370,7 +370,7 @@ def test_a_chunk_that_lies_beyond_its_shard_is_not_read_as_zeros(side_bytes: int
     files = contents(store)
     index = files["c/0/0"][-(2 * 16 + 4) :]
     archive = open_archive(store_of(files | {"c/0/0": index}))
-    with pytest.raises(FormatError, match="lost the chunk of row 16"):
+    with pytest.raises(FormatError, match="has chunks outside itself"):
         archive[17]
 
 

@@ -51,7 +51,7 @@ def describe(path: Path) -> dict[str, Any]:
     if path.is_file() and (found := _describe_file(path)) is not None:
         return found
     if path.suffix == ".npy":
-        return {"kind": "packed codes"} | dataclasses.asdict(open_packed(path)[0])
+        return {"kind": "packed codes"} | dataclasses.asdict(open_packed(path, verify=False)[0])
     if is_archive(path):
         return {"kind": "archive"} | describe_archive(path)
     if (path / HEADER_NAME).is_file():
@@ -71,7 +71,7 @@ def _describe_file(path: Path) -> dict[str, Any] | None:
     from bitcodec.files import read_json
 
     if is_feature_sets(path):
-        return {"kind": "feature sets"} | dataclasses.asdict(map_file(path)[0])
+        return {"kind": "feature sets"} | dataclasses.asdict(map_file(path).header)
     if path.suffix == ".json":
         from bitcodec.report import Report
         from bitcodec_naming.names import SCHEMA, Names

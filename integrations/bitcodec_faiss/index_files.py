@@ -4,10 +4,11 @@ index.faiss   what `faiss.write_index_binary` writes, external ids included
 side.npy      (n, side_bytes) uint8 in ascending order of the ids: the side bytes of rows whose
               bits alone FAISS holds; absent where FAISS holds whole rows
 index.json    format_version, factory, n_bits, row_bytes, bit_order, fingerprint, n_rows,
-              next_id, ids_ascending, metric, file_bytes, file_sha256, side_file_bytes, side_sha256
+              next_id, ids_ascending, metric, file_bytes, file_sha256, side_file_bytes, side_sha256,
+              seal (see `bitcodec.sealed_json`)
 
-Format version 1 has neither side.npy nor metric (it is "hamming") nor the side file's size and
-hash.
+Format version 2 has no seal. Format version 1 has neither side.npy nor metric (it is "hamming")
+nor the side file's size and hash.
 """
 
 from __future__ import annotations
@@ -27,14 +28,18 @@ from bitcodec.files import (
     read_json,
     refuse_existing,
     refuse_foreign_folder,
-    write_json,
 )
 from bitcodec.protocol import Codec
+from bitcodec.sealed_json import unsealed, write_sealed
 from bitcodec_faiss.backend import load_faiss
+from bitcodec_faiss.file_layout import check_layout
 from bitcodec_faiss.hashing import HashingWriter, check_file, write_hashed
+from bitcodec_faiss.store import Kind
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """The index.json that this version writes and the newest that it reads."""
+
+_SEALED_FROM = 3
 
 BIT_ORDER = "little"
 """FAISS's and bitcodec's order of the bits in a byte."""
@@ -140,7 +145,7 @@ def write_index(
             written = write_hashed(temporary / _SIDE_FILE, lambda file: _write_side(file, side))
             content["side_file_bytes"] = written.n_bytes
             content["side_sha256"] = written.sha256.hexdigest()
-        write_json(temporary / _JSON_FILE, {"format_version": FORMAT_VERSION} | content)
+        write_sealed(temporary / _JSON_FILE, {"format_version": FORMAT_VERSION} | content)
 
 
 def read_header(folder: PathLike) -> IndexHeader:
@@ -152,14 +157,17 @@ def read_header(folder: PathLike) -> IndexHeader:
     """
     path = Path(folder) / _JSON_FILE
     content = read_json(path)
-    version = content.pop("format_version", None)
+    version = content.get("format_version")
     if type(version) is not int or version < 1:
         raise FormatError(f"{path} is no index of bitcodec: it has no format_version")
     if version > FORMAT_VERSION:
         raise FormatError(
-            f"{path} has format_version {version}, this version reads up to {FORMAT_VERSION}: "
-            f"upgrade bitcodec"
+            f"{path} has format_version {version!r:.40}, this version reads up to "
+            f"{FORMAT_VERSION}: upgrade bitcodec"
         )
+    if version >= _SEALED_FROM:
+        content = unsealed(content, where=path)
+    del content["format_version"]
     if version == 1:
         content |= {name: default for name, default in _NEW_IN_2.items() if name not in content}
     _check_fields(path, content)
@@ -185,12 +193,15 @@ def check_codec(header: IndexHeader, codec: Codec, *, where: PathLike) -> None:
         )
 
 
-def read_faiss_file(folder: PathLike, header: IndexHeader, *, stored_bytes: int, mmap: bool) -> Any:
-    """Read index.faiss after its size and hash were found to be those of index.json.
+def read_faiss_file(
+    folder: PathLike, header: IndexHeader, kind: Kind, *, stored_bytes: int, mmap: bool
+) -> Any:
+    """Read index.faiss after its size, hash and layout were found to be those of index.json.
 
     Args:
         folder: the index folder.
         header: its index.json.
+        kind: what it must hold.
         stored_bytes: the bytes of a row that FAISS holds.
         mmap: map the rows instead of reading them into memory.
 
@@ -203,16 +214,12 @@ def read_faiss_file(folder: PathLike, header: IndexHeader, *, stored_bytes: int,
     """
     path = Path(folder) / _FAISS_FILE
     check_file(path, n_bytes=header.file_bytes, sha256=header.file_sha256)
+    check_layout(path, kind, n_rows=header.n_rows, row_bytes=stored_bytes)
     faiss = load_faiss()
     try:
         index = faiss.read_index_binary(str(path), faiss.IO_FLAG_MMAP_IFC if mmap else 0)
     except RuntimeError as error:
         raise FormatError(f"{path} is no binary index that FAISS can read: {error}") from error
-    if index.d != 8 * stored_bytes or index.ntotal != header.n_rows:
-        raise FormatError(
-            f"{path} must hold {header.n_rows} rows of {stored_bytes} bytes as index.json "
-            f"says, got {index.ntotal} of {index.d // 8}: build the index anew"
-        )
     return index
 
 
@@ -261,6 +268,8 @@ def _check_fields(path: Path, content: dict[str, Any]) -> None:
         raise FormatError(f"{path} must have the keys {', '.join(expected)}: check {odd}")
     for name, kind in expected.items():
         if type(content[name]) is not kind:
-            raise FormatError(f"{path}: {name} must be {kind.__name__}, got {content[name]!r}")
+            raise FormatError(f"{path}: {name} must be {kind.__name__}, got {content[name]!r:.80}")
+        if kind is int and not 0 <= content[name] < 2**63:
+            raise FormatError(f"{path}: {name} is out of range: {content[name]!r:.80}")
     if content["bit_order"] != BIT_ORDER:
         raise FormatError(f'{path}: bit_order must be "{BIT_ORDER}", got {content["bit_order"]!r}')

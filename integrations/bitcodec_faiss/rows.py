@@ -62,7 +62,7 @@ class Rows:
         cls, folder: PathLike, header: IndexHeader, kind: Kind, *, stored_bytes: int, mmap: bool
     ) -> Self:
         """Read the rows of an index folder; see `PackedIndex.load`."""
-        index = read_faiss_file(folder, header, stored_bytes=stored_bytes, mmap=mmap)
+        index = read_faiss_file(folder, header, kind, stored_bytes=stored_bytes, mmap=mmap)
         store, side = open_store(kind, index, where=folder), None
         if header.row_bytes > stored_bytes:
             width = header.row_bytes - stored_bytes

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 from bitcodec.errors import ConfigError, FormatError
 from bitcodec.files import read_json, write_json
+from bitcodec.json_fields import from_fields
+from bitcodec.sealed_json import sealed, unsealed
 
 MANIFEST_FILE = "harvest.json"
 FORMAT = "bitcodec-harvest"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Version 2 added the seal and checksums of what it lists; version 1 is read without them."""
+_LARGEST = 2**48
 
 _Key = TypeVar("_Key")
 
@@ -105,7 +110,8 @@ class HarvestSettings:
         known = [entry.name for entry in dataclasses.fields(cls)]
         if unknown := sorted(set(content) - set(known)):
             raise ConfigError(f"unknown setting {unknown[0]!r}: known are {', '.join(known)}")
-        return cls(**content | {"layers": tuple(content["layers"])})
+        defaults = cls(layers=(0,)).to_json()
+        return from_fields(cls, defaults | content)
 
 
 @dataclass(frozen=True)
@@ -168,6 +174,8 @@ class Manifest:
     """Valid length of documents.jsonl."""
     documents_sha256: str = ""
     """Digest of all documents read."""
+    documents_crc32: int | None = None
+    """CRC-32 of the valid part of documents.jsonl; None in a harvest of format 1."""
     shards: tuple[Shard, ...] = ()
     """The finished shards, in order."""
     complete: bool = False
@@ -178,7 +186,7 @@ class Manifest:
         content = {"format": FORMAT, "format_version": FORMAT_VERSION, "complete": self.complete}
         fields = dataclasses.asdict(self) | {"settings": self.settings.to_json()}
         fields["shards"] = list(fields["shards"])
-        return content | fields
+        return sealed(content | fields)
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Manifest:
@@ -187,14 +195,28 @@ class Manifest:
         Raises:
             KeyError, TypeError, ValueError: it is not as described.
         """
-        counts = content["counts"]
-        values = {entry.name: content[entry.name] for entry in dataclasses.fields(cls)}
-        values["settings"] = HarvestSettings.from_json(content["settings"])
-        values["median_norms"] = _integer_keys(content["median_norms"])
-        massive = _integer_keys(counts["massive_by_layer"])
-        values["counts"] = Counts(**counts | {"massive_by_layer": massive})
-        values["shards"] = tuple(Shard(**shard) for shard in content["shards"])
-        return cls(**values)
+        told = {"documents_crc32": None} | content  # which format 1 did not say
+        values = {entry.name: told[entry.name] for entry in dataclasses.fields(cls)}
+        values["settings"] = HarvestSettings.from_json(told["settings"])
+        values["median_norms"] = _integer_keys(told["median_norms"])
+        values["counts"] = _counts_of(told["counts"])
+        values["shards"] = tuple(from_fields(Shard, shard) for shard in told["shards"])
+        manifest = cls(**values)
+        manifest._check()
+        return manifest
+
+    def _check(self) -> None:
+        """Raise ValueError unless sizes and numbers are what a harvest can have."""
+        sizes = [shard.n_rows for shard in self.shards]
+        numbers = [self.n_dims, self.documents_bytes, self.counts.n_documents, *sizes]
+        if any(type(n) is not int or not 0 <= n < _LARGEST for n in [*numbers, sum(sizes)]):
+            raise ValueError(f"a size is no whole number from 0 to {_LARGEST}")
+        if [shard.number for shard in self.shards] != list(range(len(sizes))):
+            raise ValueError("the shards are not numbered from 0 on")
+        if not isinstance(self.model, dict) or not isinstance(self.complete, bool):
+            raise ValueError("model must be an object, complete true or false")
+        if not all(_is_finite(norm) for norm in self.median_norms.values()):
+            raise ValueError("a median norm is no finite number")
 
     def save(self, folder: Path) -> None:
         """Write harvest.json, replacing the old one at once."""
@@ -219,20 +241,38 @@ def load_manifest(folder: Path) -> Manifest:
     if content.get("format") != FORMAT:
         raise FormatError(f"{path} is not the manifest of a harvest (format must be {FORMAT!r})")
     version = content.get("format_version")
-    if version != FORMAT_VERSION:
+    if type(version) is not int or not 1 <= version <= FORMAT_VERSION:
         raise FormatError(
-            f"{path} has format_version {version}, this bitcodec reads {FORMAT_VERSION}: "
+            f"{path} has format_version {version!r:.40}, this bitcodec reads {FORMAT_VERSION}: "
             "upgrade bitcodec, or harvest again"
         )
+    if version > 1:
+        content = unsealed(content, where=path)
     try:
         return Manifest.from_json(content)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise FormatError(f"{path} is damaged ({error!r}): harvest again") from error
+        raise FormatError(f"{path} is damaged ({error!r:.300}): harvest again") from error
 
 
 def _sum(first: dict[_Key, int], second: dict[_Key, int]) -> dict[_Key, int]:
     keys = [*first, *(key for key in second if key not in first)]
     return {key: first.get(key, 0) + second.get(key, 0) for key in keys}
+
+
+def _counts_of(content: dict[str, Any]) -> Counts:
+    """Read counts back; raises ValueError where one is no whole number."""
+    found = Counts(
+        **content | {"massive_by_layer": _integer_keys(content["massive_by_layer"])},
+    )
+    numbers = [value for value in dataclasses.astuple(found) if not isinstance(value, dict)]
+    numbers += [*found.dropped.values(), *found.massive_by_layer.values()]
+    if any(type(number) is not int for number in numbers):
+        raise ValueError("a count is no whole number")
+    return found
+
+
+def _is_finite(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max
 
 
 def _integer_keys(content: dict[str, Any]) -> dict[int, Any]:

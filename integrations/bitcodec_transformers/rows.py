@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import functools
 import json
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
+from safetensors import SafetensorError, safe_open
 
+from bitcodec.checksums import checksums_in
 from bitcodec.errors import FileError, FormatError, ValueRangeError
-from bitcodec.files import PathLike
+from bitcodec.files import PathLike, one_line
 from bitcodec_transformers.documents import Document
 from bitcodec_transformers.manifest import load_manifest
 from bitcodec_transformers.shards import DOCUMENTS_FILE, rows_file
@@ -162,6 +163,7 @@ class FolderRows(HarvestRows):
         self._shards = manifest.shards
         self._n_documents = manifest.counts.n_documents
         self._documents_bytes = manifest.documents_bytes
+        self._documents_crc32 = manifest.documents_crc32
         sizes = [shard.n_rows for shard in manifest.shards]
         self._first_rows = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
         self._shard = functools.lru_cache(_SHARDS_KEPT)(self._read_shard)
@@ -192,14 +194,19 @@ class FolderRows(HarvestRows):
         path = self._folder / DOCUMENTS_FILE
         try:
             with path.open("rb") as file:
-                starts = np.cumsum([0, *(len(line) for line in file)], dtype=np.int64)
+                sizes, crc32 = _measured(file, self._documents_bytes)
         except OSError as error:
             raise FileError(f"cannot read {path}: {error.strerror}") from error
+        starts = np.cumsum([0, *sizes], dtype=np.int64)
         if self._documents_bytes not in starts[self._n_documents :]:
             raise FormatError(
                 f"{path} must hold {self._n_documents} documents in {self._documents_bytes} "
                 f"bytes, got {len(starts) - 1} in {starts[-1]}: it is truncated or changed, "
                 "harvest again"
+            )
+        if self._documents_crc32 not in (None, crc32):
+            raise FormatError(
+                f"{path} is damaged: its documents are not those that were written, harvest again"
             )
         return starts
 
@@ -217,7 +224,7 @@ class FolderRows(HarvestRows):
         try:
             content = json.loads(line)
             return Document(content["id"], content["text"])
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise FormatError(
                 f"line {number + 1} of {path} is no document: harvest again"
             ) from error
@@ -239,14 +246,26 @@ def read_rows(folder: PathLike) -> HarvestRows:
     return FolderRows(Path(folder))
 
 
+def _measured(file: BinaryIO, n_bytes: int) -> tuple[list[int], int]:
+    """Return the lengths of a file's lines, and the CRC-32 of its first bytes."""
+    sizes, crc32, place = [], 0, 0
+    for line in file:
+        crc32 = zlib.crc32(line[: max(0, n_bytes - place)], crc32)
+        place += len(line)
+        sizes.append(len(line))
+    return sizes, crc32
+
+
 def _load_columns(path: Path, *, n_rows: int) -> dict[str, np.ndarray]:
     try:
-        columns = load_file(path)
+        with safe_open(path, framework="np") as file:
+            metadata = file.metadata()
+            columns = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError as error:
         raise FormatError(f"{path} is missing: harvest again") from error
-    except SafetensorError as error:
+    except (SafetensorError, OSError, ValueError, TypeError, AttributeError) as error:
         raise FormatError(
-            f"{path} is truncated or no safetensors file ({error}): harvest again"
+            f"{path} is truncated or no safetensors file ({one_line(error)}): harvest again"
         ) from error
     found = {name: (column.dtype, column.shape) for name, column in columns.items()}
     expected = {name: (dtype, (n_rows,)) for name, dtype in COLUMN_TYPES.items()}
@@ -255,4 +274,8 @@ def _load_columns(path: Path, *, n_rows: int) -> dict[str, np.ndarray]:
             f"{path} must hold {', '.join(COLUMN_TYPES)} of {n_rows} rows each, got "
             f"{ {name: shape for name, (_, shape) in found.items()} }: harvest again"
         )
+    for name, column in columns.items():
+        checksums = checksums_in(metadata, name)
+        if checksums is not None:
+            checksums.check(column, first_row=0, where=path)
     return columns

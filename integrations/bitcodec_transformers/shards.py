@@ -2,9 +2,11 @@
 
 hidden/harvest.json                    the manifest, rewritten after every shard
 hidden/documents.jsonl                 {"id", "text"} a line, in the order they were read
-hidden/layer-15/00000.safetensors      "hidden" (n, d); or 00000.npy
+hidden/layer-15/00000.safetensors      "hidden" (n, d); or 00000.npy and 00000.npy.json
 hidden/rows/00000.safetensors          "document" int64; "token_id", "position", "start", "end"
                                        int32, each (n,)
+
+The files of tensors hold checksums of their rows, see `bitcodec.checksums`.
 """
 
 from __future__ import annotations
@@ -13,14 +15,17 @@ import contextlib
 import dataclasses
 import json
 import os
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
+from bitcodec.checksums import checksums_file, metadata_of, write_checksums
 from bitcodec.errors import FileError, FormatError, MismatchError
 from bitcodec.files import atomic_path
 from bitcodec_transformers.documents import Document
@@ -130,28 +135,37 @@ class HarvestFolder:
             return
         with atomic_path(path, overwrite=True) as temporary, temporary.open("wb") as file:
             np.save(file, states.numpy())
+            # Old checksums must not be found beside new rows if we are stopped here.
+            checksums_file(path).unlink(missing_ok=True)
+        write_checksums(path, states)
 
     def _record(self, counts: Counts, documents: Sequence[Document], **changes: object) -> None:
-        n_bytes = self._append_documents(documents)
+        n_bytes, crc32 = self._append_documents(documents)
         self.manifest = dataclasses.replace(
             self.manifest,
             counts=self.manifest.counts + counts,
             documents_bytes=n_bytes,
+            documents_crc32=crc32,
             **changes,  # type: ignore[arg-type]
         )
         self.manifest.save(self.folder)
 
-    def _append_documents(self, documents: Sequence[Document]) -> int:
-        """Append lines after the last recorded one, over what an interruption left there."""
+    def _append_documents(self, documents: Sequence[Document]) -> tuple[int, int | None]:
+        """Append lines after the last recorded one, over what an interruption left there.
+
+        Returns:
+            The length of the file, and its CRC-32; None where the harvest began without one.
+        """
         path = self.folder / DOCUMENTS_FILE
-        mode = "r+b" if path.exists() else "w+b"
-        with _writing(path), path.open(mode) as file:
+        crc32 = self.manifest.documents_crc32 if self.manifest.documents_bytes else 0
+        with _writing(path), _opened_in_place(path) as file:
             file.truncate(self.manifest.documents_bytes)
             file.seek(0, os.SEEK_END)
             for document in documents:
-                line = json.dumps(document._asdict(), ensure_ascii=False)
-                file.write(line.encode("utf-8") + b"\n")
-            return file.tell()
+                line = json.dumps(document._asdict(), ensure_ascii=False).encode("utf-8") + b"\n"
+                file.write(line)
+                crc32 = None if crc32 is None else zlib.crc32(line, crc32)
+            return file.tell(), crc32
 
 
 @contextlib.contextmanager
@@ -162,12 +176,18 @@ def _writing(path: Path) -> Iterator[None]:
         raise FileError(f"cannot write {path}: {error.strerror}") from error
 
 
+def _opened_in_place(path: Path) -> BinaryIO:
+    """Open a file to be changed, or a new one; a link may lead to what is not ours."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    return os.fdopen(descriptor, "r+b")
+
+
 def _save_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
     with atomic_path(path, overwrite=True) as temporary:
         temporary.touch()
         mode = temporary.stat().st_mode
         try:
-            save_file(tensors, temporary)
+            save_file(tensors, temporary, metadata=metadata_of(tensors))
         except SafetensorError as error:
             raise FileError(f"cannot write {path}: {error}") from error
         # safetensors makes files that only their owner may read.

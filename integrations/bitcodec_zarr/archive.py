@@ -194,7 +194,8 @@ class PackedArchive(ArchiveReader):
             raise ConfigError(f"expected every shard from {first} on once, got {shards}")
         if any(shard.n_rows != self.shard_rows for shard in shards[:-1]):
             raise ConfigError(f"only the last shard may have fewer than {self.shard_rows} rows")
-        require_shards(self._array, expected)
+        n_chunks = self.shard_rows // self.chunk_rows
+        require_shards(self._array, expected, n_chunks=n_chunks)
         self._publish(self.n_rows + sum(shard.n_rows for shard in shards))
         return self
 

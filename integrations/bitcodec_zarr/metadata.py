@@ -20,6 +20,8 @@ FORMAT = "bitcodec-archive"
 PLAIN_VERSION, SIDE_VERSION = 1, 2
 """Versions of archives without and with side bytes; without, nothing changed since version 1."""
 ATTRIBUTE = "bitcodec"
+MAX_ROWS = 2**53
+"""Rows of the largest archive: what JSON's readers all take for whole numbers."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,11 @@ class ArchiveHeader:
         """Refuse sizes that cannot be.
 
         Raises:
-            ConfigError: chunks or shards are too large, or shards are not whole chunks.
+            ConfigError: there are too many rows, chunks or shards are too large, or shards are not
+                whole chunks.
         """
+        if not 0 <= self.n_rows < MAX_ROWS:
+            raise ConfigError(f"n_rows must be 0 to {MAX_ROWS}, got {self.n_rows!r:.40}")
         if not 1 <= self.chunk_rows <= MAX_BLOCK_ROWS:
             raise ConfigError(f"chunk_rows must be 1 to {MAX_BLOCK_ROWS}, got {self.chunk_rows}")
         if self.shard_rows < 1 or self.shard_rows % self.chunk_rows:

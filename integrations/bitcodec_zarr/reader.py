@@ -166,7 +166,8 @@ class ArchiveReader:
         with reading(f"rows {start} to {stop}"):
             # Zarr takes what is missing for zeros: look before, and again where zeros came.
             shards = range(start // self.shard_rows, -(-stop // self.shard_rows))
-            require_shards(self._array, shards)
+            n_chunks = self.shard_rows // self.chunk_rows
+            require_shards(self._array, shards, n_chunks=n_chunks)
             packed = np.asarray(self._array[start:stop])
             self._coder.check_rows(packed)
             first = start - start % self.chunk_rows

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import struct
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import numpy as np
 import zarr
 from zarr.abc.store import SuffixByteRequest
 from zarr.core.sync import sync
@@ -17,6 +17,8 @@ from zarr.storage import StorePath
 
 from bitcodec.errors import BitcodecError, FileError, FormatError
 from bitcodec_zarr.metadata import ArchiveHeader
+
+_NO_CHUNK = 2**64 - 1
 
 
 @contextlib.contextmanager
@@ -61,41 +63,63 @@ def writing(store: Any) -> Iterator[None]:
         raise FileError(f"cannot write {store}: {error}") from error
 
 
-def require_shards(array: zarr.Array[Any], shards: Iterable[int]) -> None:
-    """Raise unless every one of some shards is stored.
+def require_shards(array: zarr.Array[Any], shards: Iterable[int], *, n_chunks: int) -> None:
+    """Raise unless every one of some shards is stored, with an index that stays within it.
+
+    Args:
+        array: the Zarr array.
+        shards: their numbers.
+        n_chunks: chunks of a shard.
 
     Raises:
         FormatError: one is not.
     """
 
-    async def exist(paths: list[StorePath]) -> list[bool]:
-        return await asyncio.gather(*(path.exists() for path in paths))
+    async def read(paths: list[StorePath]) -> list[np.ndarray]:
+        return await asyncio.gather(*(_shard_index(path, n_chunks) for path in paths))
 
     wanted = iter(shards)
     while paths := [_path(array, index) for index in itertools.islice(wanted, 64)]:
-        for path, found in zip(paths, sync(exist(paths)), strict=True):
-            if not found:
-                raise FormatError(f"the archive has lost {path}: restore it from a copy")
+        sync(read(paths))
 
 
 def require_chunk(array: zarr.Array[Any], header: ArchiveHeader, *, row: int) -> None:
-    """Raise unless the index of a row's shard has the row's chunk, within the shard.
+    """Raise unless the index of a row's shard has the row's chunk.
 
     Raises:
         FormatError: it has not.
     """
     path = _path(array, row // header.shard_rows)
-    n_chunks = header.shard_rows // header.chunk_rows
-    size = sync(path.store.getsize(path.path))
-    request = SuffixByteRequest(16 * n_chunks + 4)  # and a CRC32C, which zarr has checked
-    found = sync(path.get(byte_range=request))
-    index = b"" if found is None else found.to_bytes()
-    if len(index) == request.suffix:
-        chunk = row % header.shard_rows // header.chunk_rows
-        offset, length = struct.unpack_from("<QQ", index, 16 * chunk)
-        if offset + length <= size - len(index):
-            return
-    raise FormatError(f"{path} has lost the chunk of row {row}: restore it from a copy")
+    index = sync(_shard_index(path, header.shard_rows // header.chunk_rows))
+    if index[row % header.shard_rows // header.chunk_rows, 0] == _NO_CHUNK:
+        raise FormatError(f"{path} has lost the chunk of row {row}: restore it from a copy")
+
+
+async def _shard_index(path: StorePath, n_chunks: int) -> np.ndarray:
+    """Read (n_chunks, 2) uint64: where in a shard each chunk begins, and its length.
+
+    Zarr believes these numbers: a length that lies would have it take memory.
+
+    Raises:
+        FormatError: the shard is not there, or a chunk is not within it.
+    """
+    request = SuffixByteRequest(16 * n_chunks + 4)  # and a CRC32C, which zarr checks
+    try:
+        size = await path.store.getsize(path.path)
+        found = await path.get(byte_range=request)
+    except FileNotFoundError:
+        found = None
+    if found is None:
+        raise FormatError(f"the archive has lost {path}: restore it from a copy")
+    content = found.to_bytes()
+    if len(content) != request.suffix:
+        raise FormatError(f"{path} has {size} bytes, too few for a shard: it is truncated")
+    index = np.frombuffer(content, "<u8", 2 * n_chunks).reshape(-1, 2)
+    offsets, lengths = index[(index != _NO_CHUNK).any(axis=1)].T
+    room = size - len(content)
+    if (offsets > room).any() or (lengths > room - np.minimum(offsets, room)).any():
+        raise FormatError(f"{path} has chunks outside itself: it is damaged")
+    return index
 
 
 def with_metadata(array: zarr.Array[Any], metadata: Any) -> zarr.Array[Any]:

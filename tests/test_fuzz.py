@@ -1,0 +1,61 @@
+"""Every reader takes changed artefacts with a result or an error of its own: a bounded run.
+
+The long runs are `python -m tests.fuzz NAME --inputs 200000`.
+"""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.artefacts import ARTEFACTS
+from tests.fuzz.mutations import mutate
+from tests.fuzz.sealing import seal
+from tests.fuzz.trial import HangError, Trial, take, time_limit
+
+N_INPUTS = {"archive": 30, "report": 60}
+
+
+@pytest.mark.parametrize("name", ARTEFACTS)
+def test_a_reader_refuses_what_it_does_not_read(name: str, tmp_path: Path) -> None:
+    artefact, path = ARTEFACTS[name], tmp_path / "artefact"
+    artefact.write(path)
+    valid, trial = take(path), Trial(path, artefact.read)
+    assert trial.run(valid).kind == "read"
+
+    @settings(
+        max_examples=N_INPUTS.get(name, 120),
+        database=None,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+    @given(seed=st.integers(0, 2**32), sealed=st.booleans())
+    def check(seed: int, sealed: bool) -> None:
+        files = mutate(valid, random.Random(seed))
+        outcome = trial.run(seal(name, files) if sealed else files)
+        assert outcome.kind != "fault", outcome.what
+
+    check()
+
+
+def test_a_fault_of_a_reader_is_told(tmp_path: Path) -> None:
+    def divide(path: Path) -> object:
+        return 1 // len(path.read_bytes())
+
+    outcome = Trial(tmp_path / "artefact", divide).run({"": b""})
+    assert (outcome.kind, outcome.what.split(" at ")[0]) == ("fault", "ZeroDivisionError")
+
+
+def test_a_file_opened_outside_the_artefact_is_a_fault(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("secret")
+    trial = Trial(tmp_path / "artefact", lambda path: (path.parent / "secret").read_text())
+    assert trial.run({"": b""}).what.startswith("opened a file outside")
+
+
+def test_a_reader_that_does_not_end_is_stopped() -> None:
+    with pytest.raises(HangError, match="more than 1 seconds"), time_limit(1):
+        while True:
+            pass
