@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ import torch
 from bitcodec.bits import check_packed, pack, row_bytes, unpack
 from bitcodec.errors import ShapeError
 from bitcodec.model import BinaryAutoencoder, stage_groups
+from bitcodec.products import RowProduct
 from bitcodec.refine import Effort, Refiner
 from bitcodec.scoring import QueryWeights, Side
 from bitcodec.side_rows import SideRows
@@ -31,7 +33,8 @@ class PackedCoder:
         model: the autoencoder; later changes of it have no effect here.
         side_bytes: bytes beside the bits of a row, as in `CodecConfig`.
 
-    Objects are read-only after construction, so threads may share one.
+    Objects are read-only after construction, so threads may share one. A row's code depends on
+    nothing but the row: neither on the rows beside it nor on the number of threads.
     """
 
     def __init__(self, model: BinaryAutoencoder, *, side_bytes: int = 0) -> None:
@@ -41,11 +44,11 @@ class PackedCoder:
         with torch.no_grad():
             self._model = copy.deepcopy(model)
             self._mean = self._model.mean
-            self._encoder = (model.encoder_weight * model.inverse_scale()).T.contiguous()
+            self._encoder = RowProduct((model.encoder_weight * model.inverse_scale()).T)
             self._threshold = -model.encoder_bias.detach()
-            self._decoder = (model.decoder_weight * model.scale).contiguous()
             self._offset = model.decoder_bias * model.scale
-            self._staged = len(stage_groups(model.stages)) > 1
+            self._decoder = RowProduct(model.decoder_weight * model.scale, self._offset)
+            self._stages = _stages(model)
             self._rows = SideRows(model, side_bytes=side_bytes)
         on_cpu = self._mean.device.type == "cpu"
         self._chunk_rows = CPU_CHUNK_ROWS if on_cpu else GPU_CHUNK_ROWS
@@ -128,7 +131,7 @@ class PackedCoder:
         """
         rows = queries.to(self._mean.device)
         return QueryWeights(
-            weights=(rows @ self._decoder.T).cpu().numpy(),
+            weights=(rows @ self._decoder.matrix.T).cpu().numpy(),
             bias=(rows @ self._offset).cpu().numpy(),
             base=(rows @ self._mean).cpu().numpy(),
         )
@@ -160,26 +163,37 @@ class PackedCoder:
 
     def _encode_chunk(self, rows: torch.Tensor) -> np.ndarray:
         rows = rows.to(self._mean.device)
-        if self._staged or self._model.unit_rows:
-            bits = self._model.encode(self._model.standardise(rows)) > 0
+        if self._stages:
+            bits = self._encode_stages(self._model.standardise(rows.contiguous()))
         else:
-            bits = (rows - self._mean) @ self._encoder >= self._threshold
+            bits = self._encoder(rows - self._mean) >= self._threshold
         return (
             pack(bits.numpy()) if bits.device.type == "cpu" else pack_on_device(bits).cpu().numpy()
         )
+
+    def _encode_stages(self, standardised: torch.Tensor) -> torch.Tensor:
+        """Return (n, h) bool, as `BinaryAutoencoder.encode` of z (n, d)."""
+        residual = standardised
+        bits = torch.empty(len(residual), self.n_bits, dtype=torch.bool, device=standardised.device)
+        for stage in self._stages:
+            on = stage.logits(residual) >= 0
+            bits[:, stage.bits] = on
+            if stage is not self._stages[-1]:
+                residual = residual - stage.decode(on.to(residual))
+        return bits
 
     def _search(
         self, hidden: torch.Tensor, packed: np.ndarray, *, refiner: Refiner, effort: Effort
     ) -> np.ndarray:
         """Search for better codes from those of the linear pass; no row gets worse."""
-        standardised = self._model.standardise(hidden.to(self._mean.device))
+        standardised = self._model.standardise(hidden.to(self._mean.device).contiguous())
         starts = unpack(packed, n_bits=self.n_bits)
         return pack(refiner.refine(standardised.cpu().numpy(), starts, effort=effort))
 
     def _deviation(self, codes: np.ndarray) -> torch.Tensor:
         """Decode (n, code_bytes) to how rows differ from the mean, before factor and shrinkage."""
         bits = torch.from_numpy(unpack(codes, n_bits=self.n_bits))
-        return torch.addmm(self._offset, bits.to(self._offset), self._decoder)
+        return self._decoder(bits.to(self._offset))
 
     def _checked(self, packed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the code bytes and the side bytes of checked rows."""
@@ -191,6 +205,33 @@ class PackedCoder:
         codes = packed[:, : self.code_bytes]
         check_packed(codes, n_bits=self.n_bits)
         return codes, packed[:, self.code_bytes :]
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """The bits that are computed together, from what the stages before them left."""
+
+    bits: torch.Tensor
+    """(m,) int64, their numbers."""
+    logits: RowProduct
+    """From what is left, (n, d), to (n, m)."""
+    decode: RowProduct
+    """From the bits as floats, (n, m), to what they take off, (n, d)."""
+
+
+def _stages(model: BinaryAutoencoder) -> list[_Stage]:
+    """Return the stages, none where one product and one comparison make the code."""
+    groups = stage_groups(model.stages)
+    if len(groups) == 1 and not model.unit_rows:
+        return []
+    return [
+        _Stage(
+            group,
+            RowProduct(model.encoder_weight[group].T, model.encoder_bias[group]),
+            RowProduct(model.decoder_weight[group]),
+        )
+        for group in groups
+    ]
 
 
 def _slices(n_rows: int, size: int) -> list[slice]:

@@ -20,6 +20,7 @@ LAYERS = (
         "config",
         "bits",
         "devices",
+        "products",
         "scoring_kernels",
         "coactivation_kernels",
         "json_fields",
