@@ -14,7 +14,7 @@ from bitcodec import BitCodec
 from bitcodec_faiss import HammingIndex
 
 SETTINGS = settings(
-    max_examples=25,
+    max_examples=15,
     stateful_step_count=30,
     deadline=None,
     database=None,
@@ -59,5 +59,5 @@ def test_the_model_sees_a_row_that_is_lost(
         return dataclasses.replace(result, ids=ids)
 
     monkeypatch.setattr(HammingIndex, "search_packed", last_hit_twice)
-    with pytest.raises(BaseException, match=r"Arrays are not equal|assert"):
+    with pytest.raises(BaseException, match="state = Machine"):
         run_state_machine_as_test(machine_on(material), settings=GENERATED)
