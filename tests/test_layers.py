@@ -15,6 +15,10 @@ LAYERS = (
         "compiling",
     ),
     (
+        "locks",
+        "renaming",
+    ),
+    (
         "extras",
         "files",
         "config",
@@ -37,13 +41,13 @@ LAYERS = (
         "presets",
         "parallel",
         "schedule",
-        "checkpoints",
         "refine_kernels",
         "scoring_parts",
         "context_kernels",
         "feature_set_file",
     ),
     (
+        "checkpoints",
         "model",
         "losses",
         "storage",
