@@ -37,7 +37,7 @@ from bitcodec_transformers import load_model
 N_ROWS = 1500
 WATCHED = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link"}
 """Audit events at which a state of the file system begins or ends."""
-TIMEOUT_SECONDS = 300
+UNTOUCHED = "ended before it was killed"
 
 
 def main() -> None:
@@ -103,19 +103,20 @@ class Trial:
 
     def kill_all(self, n_kills: int | None) -> dict[str, Any]:
         """Kill at random moments, or at every call where their number is None; count."""
-        rng = random.Random(0)
-        moments = (
-            [Moment(n_calls=number) for number in range(1, self.n_calls + 1)]
-            if n_kills is None
-            else [Moment(seconds=rng.uniform(0, self.seconds)) for _ in range(n_kills)]
-        )
-        found = Counter(self.kill_once(moment) for moment in moments)
+        rng, found = random.Random(0), Counter[str]()
+        if n_kills is None:
+            for number in range(1, self.n_calls + 1):
+                found[self.kill_once(Moment(n_calls=number))] += 1
+        while n_kills is not None and found["old"] + found["new"] < n_kills:
+            begun = time.monotonic()
+            found[end := self.kill_once(Moment(seconds=rng.uniform(0, self.seconds)))] += 1
+            if end == UNTOUCHED:  # the machine has become faster: both of its runs were whole
+                self.seconds = min(self.seconds, (time.monotonic() - begun) / 2)
         shutil.rmtree(self.begin)
         return {
-            "kills": len(moments) - found["ended before it was killed"],
-            "seconds_of_a_whole_run": self.seconds,
+            "kills": found["old"] + found["new"],
             "found": dict(found),
-            "faults": 0,
+            "seconds_of_a_whole_run": self.seconds,
         }
 
     def kill_once(self, moment: Moment) -> str:
@@ -139,7 +140,7 @@ class Trial:
         assert not differ, f"{self.job.name}, {moment}: {sorted(differ)} differ"
         shutil.rmtree(folder)
         if ended is not None:
-            return "ended before it was killed"
+            return UNTOUCHED
         return "old" if state == self.old else "new"
 
     def _state(self, folder: Path) -> str:

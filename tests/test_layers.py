@@ -24,6 +24,7 @@ LAYERS = (
         "config",
         "bits",
         "devices",
+        "pickling",
         "products",
         "scoring_kernels",
         "coactivation_kernels",
