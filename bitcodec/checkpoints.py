@@ -25,6 +25,8 @@ from safetensors.torch import save_file
 from bitcodec.config import CodecConfig
 from bitcodec.errors import ConfigError, FormatError, MismatchError
 from bitcodec.files import PathLike, atomic_path, check_target, one_line
+from bitcodec.locks import writing_alone
+from bitcodec.parallel import rank
 from bitcodec.sealed_json import sealed, unsealed
 
 CHECKPOINT_VERSION = 2
@@ -86,6 +88,19 @@ class Checkpoint:
         check_target(path, overwrite=True)
         self.path = Path(path)
         self.every = every
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other processes from training into this file; of one training only the first does.
+
+        Raises:
+            FileError: another process does.
+        """
+        if rank() != 0:
+            yield
+            return
+        with writing_alone(self.path):
+            yield
 
     def save(self, state: State, config: CodecConfig) -> None:
         """Write a state in the place of the one before.

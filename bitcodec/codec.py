@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 from collections.abc import Callable
@@ -91,21 +92,23 @@ class BitCodec(ReportedCodec):
             ValueRangeError: a value is not a finite float, or training diverged.
             MismatchError: the checkpoint is of another configuration or of other data.
             FormatError: the checkpoint is damaged or foreign.
+            FileError: another process is training into the checkpoint.
         """
         del y
         settings = CodecConfig.from_dict(self.get_params())
         told = storage.checked_provenance(provenance)
         kept = None if checkpoint is None else Checkpoint(checkpoint, every=checkpoint_every)
-        state = None if kept is None else kept.load(settings)
         batches, measured = _training_and_validation(HiddenBatches(hidden), validation, settings)
-        trainer = start_training(
-            batches, settings, device=resolve_device(self.device), validation=measured
-        )
-        if state is not None:
-            trainer.resume(state, batches)
-        for record in trainer.run(batches, checkpoint=kept):
-            if on_record is not None:
-                on_record(record)
+        with contextlib.nullcontext() if kept is None else kept.alone():
+            state = None if kept is None else kept.load(settings)
+            trainer = start_training(
+                batches, settings, device=resolve_device(self.device), validation=measured
+            )
+            if state is not None:
+                trainer.resume(state, batches)
+            for record in trainer.run(batches, checkpoint=kept):
+                if on_record is not None:
+                    on_record(record)
         statistics = trainer.finish(batches)
         settings = dataclasses.replace(settings, entropy_weight=trainer.steering.weight)
         self._trainer, self._settings = None, settings

@@ -184,7 +184,7 @@ class PackedCoder:
         self, hidden: torch.Tensor, packed: np.ndarray, *, refiner: Refiner, effort: Effort
     ) -> np.ndarray:
         """Search for better codes from those of the linear pass; no row gets worse."""
-        standardised = self._model.standardise(hidden.to(self._mean.device))
+        standardised = self._model.standardise(hidden.to(self._mean.device).contiguous())
         starts = unpack(packed, n_bits=self.n_bits)
         return pack(refiner.refine(standardised.cpu().numpy(), starts, effort=effort))
 

@@ -7,8 +7,6 @@ import errno
 import json
 import math
 import os
-import secrets
-import shutil
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +16,17 @@ import numpy as np
 from numpy.lib import format as npy_format
 
 from bitcodec.errors import FileError, FormatError, ShapeError
+from bitcodec.locks import writing_alone
+from bitcodec.renaming import (
+    clear_leavings,
+    hidden_name,
+    remove,
+    rename_together,
+    settle,
+    swap_folders,
+    sync,
+    sync_name,
+)
 
 PathLike = str | os.PathLike[str]
 
@@ -42,7 +51,8 @@ def atomic_path(target: PathLike, *, overwrite: bool = False) -> Iterator[Path]:
     """Give a temporary path beside `target` that becomes `target` when the block succeeds.
 
     The block creates a file or a folder at the path it is given. When it raises, whatever it
-    wrote is removed and an older `target` stays as it was.
+    wrote is removed and an older `target` stays as it was. When the process is killed, the next
+    writer of the target removes it.
 
     Args:
         target: the final path of a file or folder; its parent must exist.
@@ -52,21 +62,83 @@ def atomic_path(target: PathLike, *, overwrite: bool = False) -> Iterator[Path]:
         The temporary path, in the same folder as `target`.
 
     Raises:
-        FileError: `target` exists and `overwrite` is false, or the system refused the write.
+        FileError: `target` exists and `overwrite` is false, the system refused the write, or
+            another process is writing the target.
     """
+    with _written(target, overwrite=overwrite) as final, _cleared(final):
+        temporary = hidden_name(final, "partial")
+        try:
+            yield temporary
+            sync(temporary)
+            _replace(temporary, final, overwrite=overwrite)
+            sync_name(final)
+        finally:
+            remove(temporary)
+
+
+@contextlib.contextmanager
+def atomic_pair(
+    first: PathLike, second: PathLike, *, overwrite: bool = False
+) -> Iterator[tuple[Path, Path]]:
+    """Give temporary paths of two files that become the files together when the block succeeds.
+
+    As `atomic_path`, but a process that is killed leaves both old files or both new ones, once
+    `settle` of `second` has been called, as whoever reads the two must.
+
+    Args:
+        first: a file.
+        second: another of the same folder, which is written and read with the first.
+        overwrite: replace existing files; otherwise they are an error.
+
+    Yields:
+        The temporary paths.
+
+    Raises:
+        FileError: as `atomic_path`.
+    """
+    with contextlib.ExitStack() as stack:
+        finals = [
+            stack.enter_context(_written(path, overwrite=overwrite)) for path in (first, second)
+        ]
+        for final in finals:
+            stack.enter_context(_cleared(final))
+        staged = hidden_name(finals[0], "staged"), hidden_name(finals[1], "staged")
+        try:
+            yield staged
+            for temporary, final in zip(staged, finals, strict=True):
+                sync(temporary)
+                refuse_existing(final, overwrite=overwrite)
+            rename_together(dict(zip(staged, finals, strict=True)))
+        finally:
+            for temporary in staged:
+                remove(temporary)
+
+
+@contextlib.contextmanager
+def _written(target: PathLike, *, overwrite: bool) -> Iterator[Path]:
+    """Give the path that a target means, and lock it."""
     final = Path.cwd() / target
     if final.name in ("", ".."):
         raise FileError(f"{target} has no name of its own: name the file or folder to write")
     refuse_existing(final, overwrite=overwrite)
+    with _refused_in_words(final):
+        yield final.resolve() if final.is_symlink() else final
+
+
+@contextlib.contextmanager
+def _cleared(final: Path) -> Iterator[None]:
+    """Keep others from writing a target, and remove what killed writers of it left."""
+    with writing_alone(final) as is_locked:
+        if is_locked:
+            settle(final)
+            clear_leavings(final)
+        yield
+
+
+@contextlib.contextmanager
+def _refused_in_words(final: Path) -> Iterator[None]:
     try:
-        final = final.resolve() if final.is_symlink() else final
-        temporary = _hidden_name(final, "partial")
-        try:
-            yield temporary
-            _sync(temporary)
-            _replace(temporary, final, overwrite=overwrite)
-        finally:
-            _remove(temporary)
+        yield
     except OSError as error:
         if isinstance(error, FileError) or error.errno not in _WRITE_ADVICE:
             raise
@@ -292,19 +364,6 @@ def one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def _hidden_name(final: Path, ending: str) -> Path:
-    """Name a file beside `final` that no other writer, thread or machine chooses."""
-    return final.with_name(f".{final.name}.{secrets.token_hex(6)}.{ending}")
-
-
-def _sync(path: Path) -> None:
-    """Have the system write a file, or all files of a folder, to the disk."""
-    for file in path.rglob("*") if path.is_dir() else (path,):
-        if file.is_file():
-            with file.open("rb") as opened:
-                os.fsync(opened.fileno())
-
-
 def _replace(temporary: Path, final: Path, *, overwrite: bool) -> None:
     refuse_existing(final, overwrite=overwrite)
     if os.path.lexists(final) and final.is_dir() != temporary.is_dir():
@@ -312,20 +371,17 @@ def _replace(temporary: Path, final: Path, *, overwrite: bool) -> None:
         raise FileError(f"{final} is a {kinds[0]} and no {kinds[1]} will replace it: rename one")
     if not final.is_dir() or final.is_symlink():
         temporary.replace(final)
-        return
-    # A folder cannot be replaced in one call: set the old one aside first.
-    aside = _hidden_name(final, "old")
+    elif not swap_folders(temporary, final):
+        _replace_in_two_steps(temporary, final)
+
+
+def _replace_in_two_steps(temporary: Path, final: Path) -> None:
+    """Replace a folder where folders cannot be swapped: the old one is set aside first."""
+    aside = hidden_name(final, "old")
     final.rename(aside)
     try:
         temporary.rename(final)
     except OSError:
         aside.rename(final)
         raise
-    _remove(aside)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+    remove(aside)

@@ -22,6 +22,7 @@ from bitcodec.files import PathLike
 from bitcodec.metrics import Evaluation
 from bitcodec.model import BinaryAutoencoder
 from bitcodec.parameters import Parameters
+from bitcodec.pickling import restored_folder, saved_files
 from bitcodec.probability import Buffer, ProbabilityTable
 from bitcodec.refine import Refiner, rate_prices
 from bitcodec.scoring import QueryWeights, Side
@@ -290,6 +291,27 @@ class FittedCodec(Parameters):
         statistics = BitStatistics(n_rows=header.n_rows, counts=tensors["counts"])
         codec._adopt(model, statistics, header.provenance, training=header.training)
         return codec
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Give what `save` writes, and the parameters and records as plain values.
+
+        A training by `partial_fit` goes on after unpickling as it does after `load`.
+        """
+        fitted = self._packed_coder is not None
+        return {
+            "parameters": self.get_params(),
+            "files": saved_files(self.save) if fitted else None,
+            "history": [dataclasses.astuple(record) for record in self.history_] if fitted else [],
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take a state as `load` takes a folder, with the same checks."""
+        if state["files"] is not None:
+            with restored_folder(state["files"]) as folder:
+                loaded = type(self).load(folder, device=state["parameters"]["device"])
+            self.__dict__.update(loaded.__dict__)
+            self.history_ = [TrainingRecord(*record) for record in state["history"]]
+        self.__dict__.update(state["parameters"])
 
     # inside
 

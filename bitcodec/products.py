@@ -15,12 +15,8 @@ from bitcodec.bit_products import pack, pack_logits, unpacked_product
 from bitcodec.config import Precision
 from bitcodec.errors import ConfigError
 from bitcodec.model import BinaryAutoencoder, stage_groups
+from bitcodec.row_products import ROW_MULTIPLE, pad_columns
 
-ROW_MULTIPLE = 4
-COLUMN_MULTIPLE = 16
-"""Products take a multiple of this many rows, and give a multiple of this many columns. Libraries
-add up rows and columns beyond such multiples in another order, and a row's code must depend
-neither on the rows beside it nor on the number of threads."""
 CPU_CHUNK_VALUES = 2**20
 """Logits in memory at a time on the CPU: few enough for its caches."""
 DEVICE_CHUNK_VALUES = 2**26
@@ -107,7 +103,7 @@ class EncodingProduct:
         room = self._room(_up(len(rows), ROW_MULTIPLE), dtype)
         inner = room[: len(rows), : self._model.n_dims]
         if self._model.unit_rows:
-            inner.copy_(self._model.standardise(rows))
+            inner.copy_(self._model.standardise(rows.contiguous()))
         else:
             torch.sub(rows, self._model.mean, out=inner)
         return room
@@ -172,7 +168,7 @@ class _Threshold:
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor, dtype: torch.dtype) -> None:
         self._n_bits = len(bias)
-        biases = torch.nn.functional.pad(bias, (0, -len(bias) % COLUMN_MULTIPLE), value=-1)
+        biases = pad_columns(bias, value=-1)
         self._weight = _whole(weight.T, dtype)
         self._threshold = -biases
         if dtype != torch.float32:
@@ -207,9 +203,8 @@ def _dtype_of(precision: Precision) -> torch.dtype:
 
 
 def _whole(weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Return a matrix with columns of zeros up to a multiple of `COLUMN_MULTIPLE`."""
-    missing = -weight.shape[1] % COLUMN_MULTIPLE
-    return torch.nn.functional.pad(weight, (0, missing)).to(dtype).contiguous()
+    """Return a matrix of whole multiples of columns, contiguous."""
+    return pad_columns(weight).to(dtype).contiguous()
 
 
 def _bias_rows(biases: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

@@ -44,6 +44,11 @@ def merge(first: Hits, second: Hits, *, k: int) -> Hits:
     return best(scores, np.concatenate([first[1], second[1]], axis=1), k=k)
 
 
+def no_range_hits() -> RangeHits:
+    """Return the hits of no query."""
+    return np.empty(0, np.int64), np.empty(0, np.int32), np.empty(0, np.int64)
+
+
 def sort_range(hits: RangeHits) -> RangeHits:
     """Order range hits by (query, score, id)."""
     owners, scores, ids = hits

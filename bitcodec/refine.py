@@ -31,6 +31,7 @@ from bitcodec.refine_kernels import (
     search,
     sum_residuals,
 )
+from bitcodec.row_products import RowProduct
 
 Effort = Literal["fast", "best"] | int
 """How long to search: "fast" until no flip pays, a number for at most as many repair passes
@@ -40,9 +41,8 @@ CHUNK_ROWS = 512
 """Rows whose gains are in memory at a time on the CPU."""
 DEVICE_CHUNK_ROWS = 4096
 """The same on other devices."""
-PADDED_ROWS = 16
-"""Products take a multiple of this many rows. Libraries add up the products of single rows in
-another order, and a row's code must not depend on the rows beside it."""
+PART_ROWS = 16
+"""Rows of a thread's share, at least."""
 STEPS_PER_CHECK = 8
 """Flips between two questions to the device whether any row still gains."""
 
@@ -133,7 +133,8 @@ class Refiner:
             self._price = prices.detach().to(self._weight, copy=True)
             self._gram = self._weight @ self._weight.T
             self._half_norms = self._gram.diagonal() / 2
-            self._transposed = self._weight.T.contiguous()
+            self._decode = RowProduct(self._weight)
+            self._project = RowProduct(self._weight.T)
 
     def refine(
         self,
@@ -227,7 +228,7 @@ class Refiner:
             half_norms=self._half_norms.numpy(),
             gram=self._gram.numpy(),
         )
-        residuals = np.zeros((_padded(len(rows)), self.n_dims), dtype=np.float32)
+        residuals = np.zeros((len(rows), self.n_dims), dtype=np.float32)
         is_dense = np.zeros(len(rows), dtype=np.bool_)
         parts = list(_parts(len(rows), n_workers))
         list(
@@ -239,7 +240,7 @@ class Refiner:
             )
         )
         self._multiply_residuals(rows, bits, residuals, np.flatnonzero(is_dense))
-        products = (torch.from_numpy(residuals) @ self._transposed).numpy()
+        products = self._project(torch.from_numpy(residuals)).numpy()
         list(
             pool.map(
                 lambda part: search(
@@ -254,9 +255,8 @@ class Refiner:
     ) -> None:
         if len(which) == 0:
             return
-        on = np.zeros((_padded(len(which)), self.n_bits), dtype=np.float32)
-        on[: len(which)] = bits[which]
-        decoded = (torch.from_numpy(on) @ self._weight).numpy()[: len(which)]
+        on = torch.from_numpy(bits[which].astype(np.float32))
+        decoded = self._decode(on).numpy()
         residuals[which] = rows[which] - self._bias.numpy() - decoded
 
     # on any device
@@ -265,7 +265,7 @@ class Refiner:
         self, rows: torch.Tensor, bits: torch.Tensor, n_passes: int
     ) -> torch.Tensor:
         on = bits.to(torch.float32)
-        products = (rows - self._bias - on @ self._weight) @ self._transposed
+        products = self._project(rows - self._bias - self._decode(on))
         signs = 1 - 2 * on
         gains = signs * (products - self._price / 2) - self._half_norms
         free = torch.full((len(rows),), -1, device=rows.device)
@@ -354,11 +354,7 @@ def _passes(effort: Effort) -> int:
     return effort
 
 
-def _padded(n_rows: int) -> int:
-    return -(-n_rows // PADDED_ROWS) * PADDED_ROWS
-
-
 def _parts(n_rows: int, n_workers: int) -> Iterator[slice]:
-    size = max(PADDED_ROWS, -(-n_rows // n_workers))
+    size = max(PART_ROWS, -(-n_rows // n_workers))
     for start in range(0, n_rows, size):
         yield slice(start, min(n_rows, start + size))

@@ -9,7 +9,7 @@ import torch
 
 from bitcodec.batches import HiddenBatches
 from bitcodec.config import CodecConfig
-from bitcodec.errors import ConfigError, ShapeError
+from bitcodec.errors import ConfigError, ShapeError, ValueRangeError
 from bitcodec.model import BinaryAutoencoder
 from bitcodec.normal_equations import fit_decoder
 from bitcodec.parallel import own_share
@@ -71,6 +71,7 @@ def draw_sample(batches: HiddenBatches, config: CodecConfig, generator: torch.Ge
         raise _too_few_rows(batches, config)
     mean, scale = moments.mean_and_scale()
     _check_constant(scale, config)
+    _check_tiny(scale)
     if config.scaling == "global":
         scale = torch.where(scale > 0, scale.square().mean().sqrt(), 0.0)
     return Sample(mean=mean.float(), scale=scale.float(), rows=torch.cat(start))
@@ -203,6 +204,15 @@ class _Moments:
         # What varies by less than float32 can tell from its mean does not vary.
         noise = torch.finfo(torch.float32).eps * mean.abs()
         return mean, torch.where(scale > noise, scale, 0.0)
+
+
+def _check_tiny(scale: torch.Tensor) -> None:
+    tiny = ((scale > 0) & (scale < torch.finfo(torch.float32).tiny)).nonzero().flatten().tolist()
+    if tiny:
+        raise ValueRangeError(
+            f"dimension {tiny[0]} varies by {float(scale[tiny[0]]):.3g}, too little for float32 to "
+            "divide by: multiply the hidden states by a power of two, or drop the dimension"
+        )
 
 
 def _check_constant(scale: torch.Tensor, config: CodecConfig) -> None:

@@ -25,6 +25,7 @@ from bitcodec.errors import ConfigError, FileError, FormatError, MismatchError
 from bitcodec.files import (
     NpyWriter,
     PathLike,
+    atomic_pair,
     atomic_path,
     check_target,
     one_line,
@@ -33,6 +34,7 @@ from bitcodec.files import (
     refuse_existing,
     refuse_foreign_folder,
 )
+from bitcodec.renaming import settle
 from bitcodec.sealed_json import unsealed, write_sealed
 
 FORMAT_VERSION = 3
@@ -207,19 +209,21 @@ class PackedWriter:
     ) -> None:
         if Path(path).suffix != ".npy":
             raise ConfigError(f"packed codes are written as .npy, got {path}: name it so")
-        refuse_existing(packed_header_path(path), overwrite=overwrite)
-        self._header = atomic_path(packed_header_path(path), overwrite=overwrite)
-        self._path, self._n_bits, self._fingerprint = path, n_bits, fingerprint
+        if Path(path).is_dir():
+            raise FileError(f"{path} is a folder: name a file")
+        for target in (path, packed_header_path(path)):
+            refuse_existing(target, overwrite=overwrite)
+        self._pair = atomic_pair(path, packed_header_path(path), overwrite=overwrite)
+        self._n_bits, self._fingerprint = n_bits, fingerprint
         self._side_bytes, self._row_bytes = side_bytes, row_bytes(n_bits) + side_bytes
         self._digest = hashlib.sha256()
-        self._writer = NpyWriter(
-            path, n_columns=self._row_bytes, dtype=np.dtype(np.uint8), overwrite=overwrite
-        )
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
-            self._header_path = stack.enter_context(self._header)
-            stack.enter_context(self._writer)
+            codes, self._header_path = stack.enter_context(self._pair)
+            self._writer = stack.enter_context(
+                NpyWriter(codes, n_columns=self._row_bytes, dtype=np.dtype(np.uint8))
+            )
             self._stack = stack.pop_all()
         return self
 
@@ -241,7 +245,7 @@ class PackedWriter:
         if raised[0] is not None:
             self._stack.__exit__(*raised)
             return
-        with self._stack:  # the header is on the disk before either file gets its name
+        with self._stack:
             header = PackedHeader(
                 n_rows=self.n_rows,
                 n_bits=self._n_bits,
@@ -252,8 +256,6 @@ class PackedWriter:
             )
             content = {"format": _PACKED_KIND, "format_version": FORMAT_VERSION}
             write_sealed(self._header_path, content | dataclasses.asdict(header))
-            # An old header must not be found beside the new codes if we are stopped here.
-            packed_header_path(self._path).unlink(missing_ok=True)
 
 
 def packed_header_path(path: PathLike) -> Path:
@@ -280,8 +282,9 @@ def open_packed(
         FormatError: a file is truncated or foreign, or they contradict each other.
         MismatchError: another codec made the codes.
     """
-    packed = open_npy(path)
     header_path = packed_header_path(path)
+    settle(header_path)
+    packed = open_npy(path)
     if not header_path.is_file():
         raise FileError(f"{path} is not packed codes: its header {header_path.name} is not there")
     content = {"side_bytes": 0, "sha256": ""} | _read_header(header_path, kind=_PACKED_KIND)

@@ -33,6 +33,16 @@ def edit_json(folder: Path, **changes: Any) -> None:
     edited.edit_json(folder / "index.json", **changes)
 
 
+def test_an_index_to_which_smaller_ids_came_later_is_saved(tmp_path: Path) -> None:
+    index = HammingIndex(StubCodec(N_BITS))
+    for ids in ([5, 6], [1, 2]):
+        index.add_packed(random_packed(2, N_BITS, seed=ids[0]), ids=ids)
+    index.save(tmp_path / "index")
+    loaded = HammingIndex.load(tmp_path / "index", StubCodec(N_BITS))
+    np.testing.assert_array_equal(loaded.ids, [5, 6, 1, 2])
+    assert json.loads((tmp_path / "index" / "index.json").read_text())["ids_ascending"] is False
+
+
 @pytest.mark.parametrize("mmap", [False, True])
 @pytest.mark.parametrize("factory", KINDS)
 def test_a_loaded_index_answers_like_the_saved_one(

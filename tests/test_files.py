@@ -159,6 +159,7 @@ def test_a_folder_that_cannot_be_put_in_place_leaves_the_old_one_there(
             raise OSError(errno.ENOSPC, "No space left on device")
         return rename(path, target)
 
+    monkeypatch.setattr("bitcodec.files.swap_folders", lambda first, second: False)
     monkeypatch.setattr(Path, "rename", refuse_new)
     with (
         pytest.raises(FileError, match="no space left on the device"),

@@ -75,16 +75,14 @@ def write_embeddings(
     """Write embeddings and their texts with a progress bar on stderr; return what was done."""
     import numpy as np
 
-    from bitcodec.files import NpyWriter, atomic_path
+    from bitcodec.files import NpyWriter, atomic_pair
     from bitcodec_transformers import EmbeddingProgress
 
     done = EmbeddingProgress(0, 0)
     with (
-        NpyWriter(
-            output, n_columns=embedder.n_dims, dtype=np.dtype(np.float32), overwrite=overwrite
-        ) as vectors,
-        atomic_path(rows, overwrite=overwrite) as temporary,
-        temporary.open("w", encoding="utf-8") as lines,
+        atomic_pair(output, rows, overwrite=overwrite) as (array, table),
+        NpyWriter(array, n_columns=embedder.n_dims, dtype=np.dtype(np.float32)) as vectors,
+        table.open("w", encoding="utf-8") as lines,
         progress_bar("embed", total=None, unit="texts") as advance,
     ):
 

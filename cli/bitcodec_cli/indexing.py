@@ -107,13 +107,15 @@ def add(
     Example: bitcodec index add codec index more.npy
     """
     from bitcodec import BitCodec
+    from bitcodec.locks import writing_alone
     from bitcodec_faiss import load_index
 
     loaded = BitCodec.load(codec, device=device)
-    opened = load_index(index, loaded)
-    n_before = len(opened)
-    _add(opened, loaded, source, ids)
-    opened.save(index, overwrite=True)
+    with writing_alone(index):  # from before it is read: what others add would be lost
+        opened = load_index(index, loaded)
+        n_before = len(opened)
+        _add(opened, loaded, source, ids)
+        opened.save(index, overwrite=True)
     _tell(f"added {len(opened) - n_before:,} rows to {index}", index, opened, as_json=as_json)
 
 
@@ -131,12 +133,14 @@ def remove(codec: Path, index: Path, ids: Path, as_json: bool) -> None:
     Example: echo 17 | bitcodec index remove codec index -
     """
     from bitcodec import BitCodec
+    from bitcodec.locks import writing_alone
     from bitcodec_faiss import load_index
 
-    opened = load_index(index, BitCodec.load(codec))
-    gone = read_ids(ids)
-    opened.remove(gone)
-    opened.save(index, overwrite=True)
+    gone, loaded = read_ids(ids), BitCodec.load(codec)
+    with writing_alone(index):
+        opened = load_index(index, loaded)
+        opened.remove(gone)
+        opened.save(index, overwrite=True)
     _tell(f"removed {len(gone):,} rows from {index}", index, opened, as_json=as_json)
 
 

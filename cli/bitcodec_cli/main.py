@@ -19,6 +19,7 @@ from bitcodec_cli.naming import name
 from bitcodec_cli.reporting import report
 from bitcodec_cli.searching import search
 from bitcodec_cli.splicing import splice
+from bitcodec_cli.stopping import Stopped, stopped_by_signals
 
 
 class _Group(click.Group):
@@ -26,7 +27,11 @@ class _Group(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with stopped_by_signals():
+                return super().invoke(ctx)
+        except Stopped as stop:
+            click.echo(f"error: {stop}", err=True)
+            sys.exit(128 + stop.number)
         except BrokenPipeError:
             # The reader of our output went away: `bitcodec ... | head` is no error of ours.
             sys.stderr.close()

@@ -65,6 +65,7 @@ def search(
     """
     import bitcodec_transformers
     from bitcodec import BitCodec
+    from bitcodec.renaming import settle
     from bitcodec_faiss import load_index, read_index_header
 
     if (queries is None) == (text is None):
@@ -80,6 +81,8 @@ def search(
         "ef_search": ef_search,
     }
     options = options_for(opened, given, where=index)
+    if texts:
+        settle(texts)
     shown = [doc.text for doc in bitcodec_transformers.read_documents(texts)] if texts else None
     rows = bitcodec_transformers.read_rows(harvest_folder) if harvest_folder else None
     states, asked = _states(

@@ -10,10 +10,10 @@ import numpy as np
 
 from bitcodec.arguments import check_count
 from bitcodec.errors import ConfigError, ValueRangeError
-from bitcodec.ranking import Hits, RangeHits, best, no_hits, sort_range
+from bitcodec.ranking import Hits, RangeHits, best, no_hits, no_range_hits, sort_range
 from bitcodec.search_results import MISSING_ID, MISSING_SCORE
 from bitcodec_faiss.backend import flat_codes, load_faiss, view
-from bitcodec_faiss.scan import fetch_within, query_blocks, reach_of, scan_rows
+from bitcodec_faiss.scan import owners_of, query_blocks, reach_of, scan_rows, strict_radius
 
 _log = logging.getLogger(__name__)
 
@@ -41,6 +41,8 @@ class IvfStore:
     def __init__(self, faiss_index: Any) -> None:
         self.faiss_index = faiss_index
         self.n_lists: int = faiss_index.nlist
+        # Threads share this number, so it is set once: a search says itself how many lists.
+        faiss_index.nprobe = self.n_lists
 
     @classmethod
     def empty(cls, row_bytes: int, *, n_lists: int) -> IvfStore:
@@ -125,10 +127,14 @@ class IvfStore:
         self, queries: np.ndarray, *, radius: int, allowed: np.ndarray | None, effort: int | None
     ) -> RangeHits:
         """Find the allowed rows within `radius` in `effort` lists."""
-        self.faiss_index.nprobe = self._n_probe(effort)
-        owners, scores, ids = fetch_within(self.faiss_index, queries, radius=radius)
-        kept = _is_member(ids, self._allowed_ids(allowed))
-        return sort_range((owners[kept], scores[kept], ids[kept]))
+        n_probe, members = self._n_probe(effort), self._allowed_ids(allowed)
+        parts = [no_range_hits()]
+        for block in query_blocks(queries, n_hits=self.n_lists):
+            owners, scores, ids = self._within_lists(queries[block], radius=radius, n_probe=n_probe)
+            kept = _is_member(ids, members)
+            parts.append((owners[kept] + block.start, scores[kept], ids[kept]))
+        owners, scores, ids = (np.concatenate(column) for column in zip(*parts, strict=True))
+        return sort_range((owners, scores, ids))
 
     def _n_probe(self, effort: int | None) -> int:
         if effort is None:
@@ -141,14 +147,23 @@ class IvfStore:
     def _probe(
         self, queries: np.ndarray, *, k: int, reach: int, allowed: np.ndarray | None, n_probe: int
     ) -> Hits:
-        self.faiss_index.nprobe = n_probe
+        parameters = load_faiss().SearchParametersIVF(nprobe=n_probe)
         scores, found = no_hits(len(queries), k)
         for block in query_blocks(queries, n_hits=reach):
-            fetched, ids = self.faiss_index.search(queries[block], reach)
+            fetched, ids = self.faiss_index.search(queries[block], reach, params=parameters)
             kept = _is_member(ids, allowed)
             fetched, ids = np.where(kept, fetched, MISSING_SCORE), np.where(kept, ids, MISSING_ID)
             scores[block], found[block] = best(fetched, ids, k=k)
         return scores, found
+
+    def _within_lists(self, queries: np.ndarray, *, radius: int, n_probe: int) -> RangeHits:
+        # FAISS's range search takes no parameters, but the lists themselves: -1 for none.
+        lists = np.full((len(queries), self.n_lists), -1, dtype=np.int64)
+        lists[:, :n_probe] = self.faiss_index.quantizer.search(queries, n_probe)[1]
+        limits, scores, ids = self.faiss_index.range_search_preassigned(
+            queries, strict_radius(radius, queries), lists, None
+        )
+        return owners_of(limits), scores.astype(np.int32), ids
 
     def _scan(self, queries: np.ndarray, *, k: int, allowed: np.ndarray | None) -> Hits:
         ids = self.ids

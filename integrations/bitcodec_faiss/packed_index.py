@@ -10,6 +10,7 @@ import numpy as np
 from bitcodec.arguments import check_packed, check_packed_rows
 from bitcodec.errors import ConfigError, FormatError, MismatchError, ValueRangeError
 from bitcodec.files import PathLike
+from bitcodec.pickling import restored_folder, saved_files
 from bitcodec.protocol import Codec, check_rows
 from bitcodec.search_results import ScoreMetric
 from bitcodec_faiss.backend import limit_threads, require_faiss
@@ -247,6 +248,18 @@ class PackedIndex:
         )
         index._read_only = mmap
         return index
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Give what `save` writes, for workers; FAISS's own objects cannot be pickled."""
+        files = saved_files(self.save)
+        return {"codec": self.codec, "files": files, "read_only": self._read_only}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take a state as `load` takes a folder, with the same checks."""
+        with restored_folder(state["files"]) as folder:
+            loaded = type(self).load(folder, state["codec"])
+        self.__dict__.update(loaded.__dict__)
+        self._read_only = state["read_only"]
 
     @classmethod
     def _like(cls, header: IndexHeader, codec: Codec) -> Self:

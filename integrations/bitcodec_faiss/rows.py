@@ -110,7 +110,7 @@ class Rows:
                 self.store.add(self._stored(block), block_ids)
                 if self.side is not None:
                     self.side.append(block_ids, block[:, self.stored_bytes :])
-        ascending = new[0] >= self.next_id and bool((new[1:] > new[:-1]).all())
+        ascending = bool(new[0] >= self.next_id and (new[1:] > new[:-1]).all())
         self.ids_ascending = self.ids_ascending and ascending
         self.next_id = max(self.next_id, int(new.max()) + 1)
         return new

@@ -78,11 +78,19 @@ def flat_within(
 
 def fetch_within(index: Any, queries: np.ndarray, *, radius: int) -> RangeHits:
     """Run FAISS's range search inclusively; the hits carry FAISS's labels in its order."""
-    # FAISS's range is strict (< radius) and its distances are floats of whole numbers.
-    strict = min(radius, 8 * queries.shape[1]) + 1
-    limits, scores, labels = index.range_search(queries, strict)
-    owners = np.repeat(np.arange(len(queries)), np.diff(limits.astype(np.int64)))
-    return owners, scores.astype(np.int32), labels
+    limits, scores, labels = index.range_search(queries, strict_radius(radius, queries))
+    # FAISS's distances are floats of whole numbers.
+    return owners_of(limits), scores.astype(np.int32), labels
+
+
+def strict_radius(radius: int, queries: np.ndarray) -> int:
+    """Turn an inclusive radius into FAISS's, whose range is strict (< radius)."""
+    return min(radius, 8 * queries.shape[1]) + 1
+
+
+def owners_of(limits: np.ndarray) -> np.ndarray:
+    """Return the query's number of every hit, (n_hits,) int64, of FAISS's (q + 1,) limits."""
+    return np.repeat(np.arange(len(limits) - 1), np.diff(limits.astype(np.int64)))
 
 
 def scan_rows(

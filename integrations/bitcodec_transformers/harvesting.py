@@ -118,7 +118,8 @@ def harvest(
     if folder.manifest.complete:
         _check_documents(documents, folder)
     else:
-        _Harvest(documents, model, folder, begun, progress).run()
+        with folder.writing_alone():
+            _Harvest(documents, model, folder, begun, progress).run()
     return summarise(folder.folder, folder.manifest, seconds=time.perf_counter() - begun)
 
 

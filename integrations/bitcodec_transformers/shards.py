@@ -28,6 +28,7 @@ from safetensors.torch import save_file
 from bitcodec.checksums import checksums_file, metadata_of, write_checksums
 from bitcodec.errors import FileError, FormatError, MismatchError
 from bitcodec.files import atomic_path
+from bitcodec.locks import writing_alone
 from bitcodec_transformers.documents import Document
 from bitcodec_transformers.manifest import MANIFEST_FILE, Counts, Manifest, Shard, load_manifest
 from bitcodec_transformers.windows import RowTable
@@ -63,20 +64,37 @@ class HarvestFolder:
 
     def __init__(self, folder: Path, wanted: Manifest) -> None:
         self.folder = folder
+        self._wanted = wanted
+        self.manifest = self._find(wanted)
+
+    @contextlib.contextmanager
+    def writing_alone(self) -> Iterator[None]:
+        """Keep other processes from this harvest, and look again at what there is of it.
+
+        Raises:
+            FileError: another process is at it, or the folder cannot be written to.
+        """
+        with contextlib.ExitStack() as stack:
+            with _writing(self.folder):
+                stack.enter_context(writing_alone(self.folder))
+                self.manifest = self._find(self._wanted)
+                _remove_leavings(self.folder)
+            yield
+
+    def _find(self, wanted: Manifest) -> Manifest:
+        folder = self.folder
         if not folder.parent.is_dir():
             raise FileError(f"the folder {folder.parent} does not exist: create it first")
         if (folder / MANIFEST_FILE).is_file():
-            self.manifest = load_manifest(folder)
-            _check_same_harvest(folder, self.manifest, wanted)
-            _check_files(folder, self.manifest)
-            if not self.manifest.complete:
-                _remove_leavings(folder)
-        elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            manifest = load_manifest(folder)
+            _check_same_harvest(folder, manifest, wanted)
+            _check_files(folder, manifest)
+            return manifest
+        if folder.exists() and (not folder.is_dir() or _holds_something(folder)):
             raise FileError(
                 f"{folder} exists and is no harvest: choose another output folder or remove it"
             )
-        else:
-            self.manifest = wanted
+        return wanted
 
     def save_unit(
         self,
@@ -123,9 +141,10 @@ class HarvestFolder:
     def _begin(self) -> None:
         folders = [layer_folder(self.folder, i) for i in self.manifest.settings.layers]
         with _writing(self.folder):
+            self.folder.mkdir(exist_ok=True)
+            self.manifest.save(self.folder)  # first: a folder without it is no harvest
             for folder in [*folders, self.folder / ROWS_FOLDER]:
-                folder.mkdir(parents=True, exist_ok=True)
-        self.manifest.save(self.folder)
+                folder.mkdir(exist_ok=True)
 
     def _save_states(self, layer: int, number: int, states: torch.Tensor) -> None:
         kind = self.manifest.settings.file_format
@@ -173,6 +192,8 @@ def _writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if isinstance(error, FileError):
+            raise
         raise FileError(f"cannot write {path}: {error.strerror}") from error
 
 
@@ -219,10 +240,20 @@ def _difference(found: Manifest, wanted: Manifest) -> str | None:
     return None
 
 
+_LEAVINGS = (".*.partial", ".*.lock")
+"""Names of files that a killed process leaves."""
+
+
+def _holds_something(folder: Path) -> bool:
+    """Say whether a folder holds more than what a process leaves that is killed as it begins."""
+    return any(not any(map(path.match, _LEAVINGS)) for path in folder.iterdir())
+
+
 def _remove_leavings(folder: Path) -> None:
     """Remove temporary files that a killed process could not."""
-    for leaving in folder.rglob(".*.partial"):
-        leaving.unlink(missing_ok=True)
+    for pattern in _LEAVINGS:
+        for leaving in folder.rglob(pattern):
+            leaving.unlink(missing_ok=True)
 
 
 def _check_files(folder: Path, manifest: Manifest) -> None:

@@ -19,7 +19,7 @@ from bitcodec_zarr.array_codec import BernoulliCodec, coder_of
 from bitcodec_zarr.metadata import ArchiveHeader
 from bitcodec_zarr.protocol import Codec
 from bitcodec_zarr.reader import ArchiveReader
-from bitcodec_zarr.store import reading, require_shards, with_metadata, writing
+from bitcodec_zarr.store import appending, reading, require_shards, with_metadata, writing
 
 CHUNK_ROWS, SHARD_ROWS = 256, 16384
 PackedSource = np.ndarray | Iterable[np.ndarray]
@@ -40,8 +40,8 @@ class PackedArchive(ArchiveReader):
 
     Make one with `PackedArchive.create`, open one with `open_archive`. Its rows are immutable:
     they are only added to. What is added becomes visible at the end, by one write of the metadata;
-    a writer that dies before leaves the old archive. One process may append at a time; several may
-    write whole shards, see `write_shard`.
+    a writer that dies before leaves the old archive. One process may append at a time, and in a
+    folder a second one is told so; several may write whole shards, see `write_shard`.
 
     Args:
         array: the Zarr array.
@@ -127,16 +127,19 @@ class PackedArchive(ArchiveReader):
         Raises:
             ShapeError: the width is not that of the archive's bits and side bytes.
             ValueRangeError: the dtype is not uint8, or a pad bit is set.
-            FileError: the store cannot be written, or another process has changed the archive.
+            FileError: the store cannot be written, or another process is changing the archive or
+                has changed it.
         """
         batches = [packed] if isinstance(packed, np.ndarray) else packed
-        self._require_current()
-        n_rows = self.n_rows
-        room = self.shard_rows - n_rows % self.shard_rows
-        for piece in _regrouped(batches, self._coder, room=room, shard_rows=self.shard_rows):
-            self._write(n_rows, piece)
-            n_rows += len(piece)
-        self._publish(n_rows)
+        self._require_writable()
+        with appending(self._array):
+            self._require_current()
+            n_rows = self.n_rows
+            room = self.shard_rows - n_rows % self.shard_rows
+            for piece in _regrouped(batches, self._coder, room=room, shard_rows=self.shard_rows):
+                self._write(n_rows, piece)
+                n_rows += len(piece)
+            self._publish(n_rows)
         return self
 
     def write_shard(self, index: int, packed: np.ndarray) -> WrittenShard:

@@ -13,9 +13,10 @@ import zarr
 from zarr.abc.store import SuffixByteRequest
 from zarr.core.sync import sync
 from zarr.errors import ContainsArrayError, ContainsGroupError
-from zarr.storage import StorePath
+from zarr.storage import LocalStore, StorePath
 
 from bitcodec.errors import BitcodecError, FileError, FormatError
+from bitcodec.locks import writing_alone
 from bitcodec_zarr.metadata import ArchiveHeader
 
 _NO_CHUNK = 2**64 - 1
@@ -61,6 +62,28 @@ def writing(store: Any) -> Iterator[None]:
         raise FileError(f"{store} exists: choose another place or allow overwriting it") from error
     except OSError as error:
         raise FileError(f"cannot write {store}: {error}") from error
+
+
+@contextlib.contextmanager
+def appending(array: zarr.Array[Any]) -> Iterator[None]:
+    """Keep other processes from appending to an archive in a folder while the block runs.
+
+    What a killed writer left there is removed. Stores elsewhere have no lock.
+
+    Raises:
+        FileError: another process is appending, or the folder cannot be written to.
+    """
+    store = array.store_path.store
+    if not isinstance(store, LocalStore):
+        yield
+        return
+    folder = store.root / array.store_path.path
+    with contextlib.ExitStack() as stack:
+        with writing(array.store_path):
+            if stack.enter_context(writing_alone(folder)):
+                for leaving in folder.rglob("*.partial"):  # of zarr, which renames them
+                    leaving.unlink(missing_ok=True)
+        yield
 
 
 def require_shards(array: zarr.Array[Any], shards: Iterable[int], *, n_chunks: int) -> None:

@@ -1,0 +1,136 @@
+"""Many threads share one codec and one index: right answers, and global settings as they were."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import faiss
+import numpy as np
+import pytest
+import torch
+
+from bitcodec import BitCodec
+from bitcodec_faiss import AsymmetricIndex, HammingIndex
+
+N_THREADS = 16
+
+
+def at_once(work: Callable[[int], Any]) -> list[Any]:
+    """Do numbered work in 16 threads, 64 times."""
+    with ThreadPoolExecutor(N_THREADS) as pool:
+        return list(pool.map(work, range(4 * N_THREADS)))
+
+
+def settings() -> tuple[object, ...]:
+    """Give what belongs to the process, not to a call."""
+    state = torch.get_rng_state().sum().item()
+    numpy_state = np.random.get_state(legacy=False)["state"]["key"].sum()  # noqa: NPY002
+    return (
+        torch.get_num_threads(),
+        faiss.omp_get_max_threads(),
+        torch.get_default_dtype(),
+        torch.is_grad_enabled(),
+        state,
+        numpy_state,
+    )
+
+
+@pytest.mark.parametrize("refine", ["none", "fast"])
+def test_sixteen_threads_encode_and_decode_as_one_does(
+    codec: BitCodec, hidden: np.ndarray, refine: Any
+) -> None:
+    rows, before = hidden[:512], settings()
+    packed = codec.encode(rows, refine=refine)
+    decoded = codec.decode(packed)
+
+    def work(number: int) -> bool:
+        part = slice(number, number + 1 + 5 * number)
+        same = np.array_equal(codec.encode(rows[part], refine=refine), packed[part])
+        return same and np.allclose(codec.decode(packed[part]), decoded[part], atol=1e-4)
+
+    assert all(at_once(work))
+    assert settings() == before
+
+
+@pytest.mark.parametrize("factory", ["Flat", "IVF16", "HNSW8"])
+def test_sixteen_threads_search_an_index_as_one_does(
+    codec: BitCodec, hidden: np.ndarray, factory: str
+) -> None:
+    index = HammingIndex(codec, factory=factory)
+    index.add(hidden[:2000])
+    queries, before = codec.encode(hidden[2000:2050]), settings()
+    wanted = index.search_packed(queries, k=5)
+    near = index.range_search_packed(queries, radius=6)
+
+    def work(number: int) -> bool:
+        found = index.search_packed(queries, k=5, n_threads=1 + number % 3)
+        within = index.range_search_packed(queries, radius=6)
+        return (
+            np.array_equal(found.ids, wanted.ids)
+            and np.array_equal(within.ids, near.ids)
+            and np.array_equal(within.limits, near.limits)
+        )
+
+    assert all(at_once(work))
+    assert settings() == before
+
+
+def test_threads_that_search_other_numbers_of_lists_do_not_disturb_each_other(
+    codec: BitCodec, hidden: np.ndarray
+) -> None:
+    index = HammingIndex(codec, factory="IVF16")
+    index.add(hidden[:3000])
+    queries = codec.encode(hidden[3000:3200])
+    efforts = [1, 2, 4, 16]
+    nearest = {n: index.search_packed(queries, k=20, nprobe=n).scores for n in efforts}
+    within = {n: index.range_search_packed(queries, radius=8, nprobe=n).ids for n in efforts}
+    assert len(within[1]) < len(within[16])
+
+    def work(number: int) -> bool:
+        n = efforts[number % len(efforts)]
+        return np.array_equal(
+            index.search_packed(queries, k=20, nprobe=n).scores, nearest[n]
+        ) and np.array_equal(index.range_search_packed(queries, radius=8, nprobe=n).ids, within[n])
+
+    assert all(at_once(work))
+
+
+@pytest.mark.parametrize("factory", ["Flat", "FastScan"])
+def test_sixteen_threads_score_float_queries_as_one_does(
+    codec: BitCodec, hidden: np.ndarray, factory: Any
+) -> None:
+    index = AsymmetricIndex(codec, factory=factory, metric="l2")
+    index.add(hidden[:2000])
+    queries, before = hidden[2000:2032], settings()
+    fresh = AsymmetricIndex(codec, factory=factory, metric="l2")
+    fresh.add(hidden[:2000])
+    wanted = index.search(queries, k=5)
+
+    def work(number: int) -> bool:
+        searched = fresh if number % 2 else index  # fresh: what is derived from rows is not yet
+        return np.array_equal(searched.search(queries, k=5).ids, wanted.ids)
+
+    assert all(at_once(work))
+    assert settings() == before
+
+
+def test_torch_and_faiss_keep_computing_right_beside_each_other(
+    codec: BitCodec, hidden: np.ndarray
+) -> None:
+    packed = codec.encode(hidden)
+    index = HammingIndex(codec)
+    index.add_packed(packed)
+    wanted = index.search_packed(packed[:100], k=10).ids
+    matrix = torch.randn(300, 300, generator=torch.Generator().manual_seed(0))
+    product = matrix @ matrix
+
+    def work(number: int) -> bool:
+        if number % 3 == 0:
+            return torch.allclose(matrix @ matrix, product, atol=1e-3)
+        if number % 3 == 1:
+            return np.array_equal(codec.encode(hidden[:700]), packed[:700])
+        return np.array_equal(index.search_packed(packed[:100], k=10, n_threads=2).ids, wanted)
+
+    assert all(at_once(work))
