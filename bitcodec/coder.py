@@ -18,6 +18,9 @@ CPU_CHUNK_ROWS = 512
 """Rows at a time on the CPU, so that logits and bits stay in cache."""
 GPU_CHUNK_ROWS = 2**14
 """Rows at a time on other devices."""
+LEAST_ROWS = 16
+"""Rows that are multiplied at least: for fewer, BLAS takes other kernels, which round otherwise, and
+a row would have another code than among many."""
 
 
 class PackedCoder:
@@ -159,6 +162,9 @@ class PackedCoder:
         return Side(factor=factors.cpu().numpy(), squared_norm=norms)
 
     def _encode_chunk(self, rows: torch.Tensor) -> np.ndarray:
+        if 0 < len(rows) < LEAST_ROWS:
+            filled = torch.cat([rows, rows[-1:].expand(LEAST_ROWS - len(rows), -1)])
+            return self._encode_chunk(filled)[: len(rows)]
         rows = rows.to(self._mean.device)
         if self._staged or self._model.unit_rows:
             bits = self._model.encode(self._model.standardise(rows)) > 0
@@ -178,6 +184,9 @@ class PackedCoder:
 
     def _deviation(self, codes: np.ndarray) -> torch.Tensor:
         """Decode (n, code_bytes) to how rows differ from the mean, before factor and shrinkage."""
+        if 0 < len(codes) < LEAST_ROWS:
+            filled = np.concatenate([codes, codes[-1:].repeat(LEAST_ROWS - len(codes), axis=0)])
+            return self._deviation(filled)[: len(codes)]
         bits = torch.from_numpy(unpack(codes, n_bits=self.n_bits))
         return torch.addmm(self._offset, bits.to(self._offset), self._decoder)
 
