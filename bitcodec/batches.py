@@ -52,7 +52,7 @@ class HiddenBatches:
 
     def __init__(self, source: HiddenSource, *, n_dims: int | None = None) -> None:
         self.n_dims = n_dims
-        self._parts: list[_Part] = []
+        self._parts: list[Part] = []
         self._stream: Iterable[np.ndarray | torch.Tensor] | None = None
         self._stream_was_read = False
         self._chunk_rows = SHUFFLE_CHUNK_ROWS
@@ -60,7 +60,7 @@ class HiddenBatches:
         if isinstance(source, (np.ndarray, torch.Tensor)):
             self._parts = [_array_part(source, name="hidden")]
         elif _is_paths(source):
-            self._parts = [_open_part(path) for path in find_files(source)]
+            self._parts = [open_part(path) for path in find_files(source)]
         elif isinstance(source, Iterable):
             self._stream = cast(Iterable[np.ndarray | torch.Tensor], source)
         else:
@@ -363,11 +363,13 @@ class NpyStream:
             yield np.frombuffer(content, dtype=self.dtype).reshape(-1, self.n_dims)
 
 
-class _Part(Protocol):
-    """Rows that can be read in slices."""
+class Part(Protocol):
+    """Rows of one file or array, which can be read in slices."""
 
     name: str
+    """Of the file, for messages."""
     shape: tuple[int, int]
+    """Rows and dimensions."""
 
     def read(self, start: int, stop: int) -> np.ndarray | torch.Tensor:
         """Return rows start to stop, (b, d)."""
@@ -420,7 +422,15 @@ def _array_part(array: np.ndarray | torch.Tensor, *, name: str) -> _ArrayPart:
     return _ArrayPart(array, name=name)
 
 
-def _open_part(path: Path) -> _Part:
+def open_part(path: Path) -> Part:
+    """Open a .npy or .safetensors file of hidden states to be read in slices.
+
+    Raises:
+        FileError: there is no such file.
+        FormatError: the file is truncated or foreign.
+        ShapeError: the array is not two-dimensional.
+        ValueRangeError: the values are not floating point.
+    """
     if path.suffix == ".npy":
         return _NpyPart(path)
     if path.suffix == ".safetensors":

@@ -61,6 +61,22 @@ def codec(hidden: np.ndarray) -> BitCodec:
     return BitCodec(n_bits=67, n_steps=60, batch_size=256, refine="none").fit(hidden[:3072])
 
 
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[None]:
+    """Ray with two cores of this machine; started once, for it takes seconds."""
+    ray = pytest.importorskip("ray")
+    ray.init(
+        num_cpus=2,
+        include_dashboard=False,
+        object_store_memory=200_000_000,
+        log_to_driver=False,
+        logging_level="ERROR",
+    )
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    yield
+    ray.shutdown()
+
+
 @pytest.fixture(scope="module")  # while it runs, no other event loop can
 def browser() -> Iterator[Browser]:
     """A headless Chromium; the test skips where none is installed."""
