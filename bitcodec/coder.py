@@ -19,8 +19,8 @@ CPU_CHUNK_ROWS = 512
 GPU_CHUNK_ROWS = 2**14
 """Rows at a time on other devices."""
 LEAST_ROWS = 16
-"""Rows that are multiplied at least: for fewer, BLAS takes other kernels, which round otherwise, and
-a row would have another code than among many."""
+"""Rows that are multiplied at least: for fewer, BLAS takes other kernels, which round otherwise,
+and a row would have another code than among many."""
 
 
 class PackedCoder:
