@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
+import os
 import statistics
 import subprocess
 import sys
@@ -16,7 +18,7 @@ from typing import Any
 
 from benchmarks.results_file import merge_results
 from benchmarks.scale_engines import ENGINES, run_engine
-from benchmarks.scale_usage import Usage, measured
+from benchmarks.scale_usage import Usage
 from bitcodec.storage import read_codec_header
 
 NAME = "scale"
@@ -33,7 +35,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=131_072, help="rows of a job")
     parser.add_argument("--repeats", type=int, default=3, help="runs of every engine")
     parser.add_argument("--memory", type=int, nargs="*", help="rows of runs that watch memory")
-    parser.add_argument("--engines", nargs="*", choices=ENGINES, help="those that watch memory")
+    parser.add_argument("--engines", nargs="*", choices=ENGINES, help="only these")
     parser.add_argument("--one", nargs=2, metavar=("ENGINE", "ROWS"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if not arguments.memory:
@@ -44,46 +46,42 @@ def main() -> None:
     elif arguments.memory:
         _memory(arguments)
     else:
-        merge_results(NAME, ["engines"], _engines(arguments))
+        _engines(arguments)
 
 
 def _start_ray(object_store: int) -> None:
     import ray
 
+    # Ray's workers are nicer than other processes by 15, and so starve beside any other work.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     ray.init(
         num_cpus=2,
         include_dashboard=False,
         object_store_memory=object_store,
         log_to_driver=False,
-        logging_level="ERROR",
+        logging_level=logging.ERROR,
     )
     ray.data.DataContext.get_current().enable_progress_bars = False
 
 
-def _engines(arguments: argparse.Namespace) -> dict[str, Any]:
-    bare, _ = run_engine("one process", arguments.hidden, arguments.codec, arguments.rows)
+def _engines(arguments: argparse.Namespace) -> None:
+    """Write what every engine used, after each run, so that a stop loses one."""
     header = read_codec_header(arguments.codec)
-    found: dict[str, Any] = {"n_rows": arguments.rows, "of": {}}
-    found |= {"n_dims": header.n_dims, "n_bits": header.n_bits}
-    for name in ENGINES:
-        digest, _ = run_engine(name, arguments.hidden, arguments.codec, arguments.rows)
-        assert digest == bare, f"{name} has other codes than one process"
-    runs: dict[str, list[tuple[Usage, Usage]]] = {name: [] for name in ENGINES}
-    for _ in range(arguments.repeats):
-        for name in ENGINES:
-            few = _measure(name, FEW_ROWS, arguments)
-            runs[name].append((few, _measure(name, arguments.rows, arguments)))
-    first = [usage for _, usage in runs["one process"]]
-    for name, pairs in runs.items():
-        found["of"][name] = _summary(pairs, first, arguments.rows)
-    return found
-
-
-def _measure(name: str, n_rows: int, arguments: argparse.Namespace) -> Usage:
-    with measured() as usage:
-        run_engine(name, arguments.hidden, arguments.codec, n_rows, check=False)
-    print(f"{name}, {n_rows} rows: {usage}", file=sys.stderr)
-    return usage
+    told = {"n_rows": arguments.rows, "n_dims": header.n_dims, "n_bits": header.n_bits}
+    runs: dict[str, list[tuple[Usage, Usage]]] = {}
+    digests = set()
+    for name in [*(arguments.engines or ENGINES)] * arguments.repeats:
+        few, many = (
+            run_engine(name, arguments.hidden, arguments.codec, n_rows)
+            for n_rows in (FEW_ROWS, arguments.rows)
+        )
+        digests.add(many.digest)
+        assert len(digests) == 1, f"{name} has other codes than one process"
+        runs.setdefault(name, []).append((few.usage, many.usage))
+        print(name, few.usage, many.usage, file=sys.stderr)
+        first = [usage for _, usage in runs["one process"]]
+        of = {known: _summary(pairs, first, arguments.rows) for known, pairs in runs.items()}
+        merge_results(NAME, ["engines"], told | {"of": of})
 
 
 def _summary(pairs: list[tuple[Usage, Usage]], bare: list[Usage], n_rows: int) -> dict[str, Any]:
@@ -91,7 +89,8 @@ def _summary(pairs: list[tuple[Usage, Usage]], bare: list[Usage], n_rows: int) -
     whole = [usage.cpu_seconds for _, usage in pairs]
     added = [usage.cpu_seconds - few.cpu_seconds for few, usage in pairs]
     ratios = [
-        usage.cpu_seconds / other.cpu_seconds for (_, usage), other in zip(pairs, bare, strict=True)
+        usage.cpu_seconds / other.cpu_seconds
+        for (_, usage), other in zip(pairs, bare, strict=False)
     ]
     return {
         "cpu_seconds": _spread(whole),
@@ -117,13 +116,12 @@ def _memory(arguments: argparse.Namespace) -> None:
 
 
 def _one(engine: str, n_rows: int, arguments: argparse.Namespace) -> dict[str, float]:
-    with measured(memory=True) as usage:
-        _, stored = run_engine(engine, arguments.hidden, arguments.codec, n_rows, check=False)
+    run = run_engine(engine, arguments.hidden, arguments.codec, n_rows, memory=True)
     return {
-        "peak_mebibytes": round(usage.peak_bytes / 2**20, 1),
-        "seconds": round(usage.seconds, 1),
-        "cpu_seconds": round(usage.cpu_seconds, 1),
-        "bytes_stored": stored,
+        "peak_mebibytes": round(run.usage.peak_bytes / 2**20, 1),
+        "seconds": round(run.usage.seconds, 1),
+        "cpu_seconds": round(run.usage.cpu_seconds, 1),
+        "bytes_stored": run.bytes_stored,
     }
 
 

@@ -39,6 +39,8 @@ class Assumptions:
     """gigabytes of memory of a machine"""
     machines: int = 10
     """machines that encode at the same time"""
+    engine: float = 1.2
+    """time with an engine, reading and writing, over that of encoding alone"""
     core_hour: float = 0.05
     """dollars a core and hour, list price"""
     store_month: float = 0.023
@@ -52,7 +54,7 @@ class Rates:
     """What was measured, of one core."""
 
     rows_per_second: float
-    """Rows that a worker of Ray encodes, searches not and writes, in a second of a processor."""
+    """Rows that the linear pass encodes."""
     n_dims: int
     """Their dimensions."""
     n_bits: int
@@ -65,17 +67,14 @@ class Rates:
 
 def measured_rates() -> Rates:
     """Read the rates from the results of the benchmarks."""
-    engines = read_json(RESULTS / "scale.json")["results"]["engines"]
     search = read_json(RESULTS / "search_speed.json")["results"]["batches"]["32"]["methods"]
-    refine = read_json(RESULTS / "refine_speed.json")["results"]["modes"]["fast"]
+    refine = read_json(RESULTS / "refine_speed.json")["results"]
     flat = search["AsymmetricIndex Flat"]
     return Rates(
-        rows_per_second=engines["of"]["Ray, encode_rows, 2 workers"]["rows_per_cpu_second"][
-            "median"
-        ],
-        n_dims=engines["n_dims"],
-        n_bits=engines["n_bits"],
-        search_ratio=refine["ratio_median"],
+        rows_per_second=refine["modes"]["fast"]["linear_rows_per_second"],
+        n_dims=refine["n_dims"],
+        n_bits=refine["n_bits"],
+        search_ratio=refine["modes"]["fast"]["ratio_median"],
         scanned_bytes=flat["codes_per_second"] * flat["scanned_bytes_per_code"],
     )
 
@@ -87,7 +86,7 @@ def archive_rows(told: Assumptions, rates: Rates) -> list[tuple[str, str]]:
     stored = packed * told.stored_share
     # Products take dims times bits; what was measured also has what every row costs alike.
     growth = told.n_dims**2 * told.bits_per_dim / (rates.n_dims * rates.n_bits)
-    linear = n_rows / rates.rows_per_second * growth / 3600
+    linear = told.engine * n_rows / rates.rows_per_second * growth / 3600
     searched = linear * rates.search_ratio
     reading = told.activation_bytes / 1e9 / told.read_gb_per_second / told.machines / 3600
     cores = told.cores * told.machines
@@ -115,12 +114,12 @@ def search_rows(told: Assumptions, rates: Rates) -> list[tuple[str, str]]:
     held = told.n_vectors * (row_bytes + 12) / 1e9  # and eight bytes of an id, four of a row's term
     machines = max(1, -(-held // (0.8 * told.memory_gb)))
     growth = told.vector_dims * told.vector_bits / (rates.n_dims * rates.n_bits)
-    encoding = told.n_vectors / rates.rows_per_second * growth * rates.search_ratio / 3600
+    encoding = told.engine * told.n_vectors / rates.rows_per_second * growth / 3600
     scan = told.n_vectors * row_bytes / rates.scanned_bytes / (machines * told.cores)
     hourly = machines * told.cores * told.core_hour
     return [
         ("codes", f"{row_bytes} bytes each, {told.n_vectors * row_bytes / 1e9:,.0f} GB"),
-        ("core hours to encode, with search", f"{encoding:,.0f}"),
+        ("core hours to encode, with search", f"{encoding * rates.search_ratio:,.0f}"),
         ("in memory with ids", f"{held:,.0f} GB: {machines:,.0f} machines"),
         ("a query against all, in batches", f"{scan:,.2f} seconds on all their cores"),
         ("an hour of these machines", f"{hourly:,.2f} dollars"),

@@ -20,7 +20,7 @@ class Usage:
     cpu_seconds: float = 0.0
     """Of all processors, in user and in system mode."""
     peak_bytes: int = 0
-    """Most memory at once: private pages and a share of those that several processes map (PSS)."""
+    """Most memory at once, looked at every second; pages that several map are shared out (PSS)."""
 
 
 @contextlib.contextmanager
@@ -28,7 +28,7 @@ def measured(*, memory: bool = False) -> Iterator[Usage]:
     """Measure a block.
 
     Args:
-        memory: watch the memory too, a few times a second.
+        memory: watch the memory too.
     """
     usage, stop = Usage(), threading.Event()
     watcher = threading.Thread(target=_watch, args=(usage, stop), daemon=True)
@@ -60,7 +60,7 @@ def _cpu_seconds() -> float:
 
 
 def _watch(usage: Usage, stop: threading.Event) -> None:
-    while not stop.wait(0.3):
+    while not stop.wait(1.0):
         now = 0
         for process in _family():
             with contextlib.suppress(psutil.Error):

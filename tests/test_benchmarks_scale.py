@@ -27,7 +27,7 @@ def test_the_page_shows_the_tables_that_the_command_prints() -> None:
 
 
 def test_hours_grow_with_the_products_and_shrink_with_the_machines() -> None:
-    told = Assumptions(activation_bytes=2 * 3.6e6 * 100, n_dims=100, cores=10, machines=1)
+    told = Assumptions(activation_bytes=2 * 3.6e6 * 100, n_dims=100, cores=10, machines=1, engine=1)
     lines = dict(archive_rows(told, RATES))
     assert lines["core hours, linear pass"] == "1: 0 dollars"
     assert lines["core hours, with search"] == "3: 0 dollars"

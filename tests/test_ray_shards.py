@@ -38,7 +38,7 @@ from bitcodec_ray import (
     require_package,
     shards,
 )
-from bitcodec_ray.journal import Shard
+from bitcodec_ray.journal import Journal, Shard
 from bitcodec_zarr import PackedArchive, open_archive
 
 pytestmark = pytest.mark.usefixtures("cluster")
@@ -173,7 +173,7 @@ def test_parquet_and_zarr_are_read_in_slices_across_their_borders(
     pq.write_table(pa.table({"hidden": lists}), tmp_path / "a.parquet", row_group_size=70)
     fixed = pa.FixedSizeListArray.from_arrays(pa.array(hidden[300:400].reshape(-1)), 576)
     pq.write_table(pa.table({"hidden": fixed}), tmp_path / "b.parquet")
-    zarr.save_array(tmp_path / "a.zarr", hidden[:400])
+    zarr.create_array(tmp_path / "a.zarr", data=hidden[:400])
     for source in (tmp_path, tmp_path / "a.zarr"):
         rows = open_rows(source)
         assert len(rows) == 400
@@ -238,7 +238,7 @@ def test_a_run_that_was_stopped_after_its_commit_is_not_done_twice(
 ) -> None:
     journal, archive = tmp_path / "journal", archive_of(tmp_path / "a.zarr", codec)
     with monkeypatch.context() as patch:
-        patch.setattr(shards.Journal, "remove", lambda self: None)
+        patch.setattr(Journal, "remove", lambda self: None)
         encode_rows(hidden[:1024], codec, archive, journal=journal)
     assert encode_rows(hidden[:1024], codec, archive, journal=journal) == 1024
     assert len(open_archive(tmp_path / "a.zarr")) == 1024

@@ -22,7 +22,7 @@ from bitcodec_zarr import (
     open_archives,
 )
 
-SIZES = {"chunk_rows": 64, "shard_rows": 512}
+SIZES: dict[str, Any] = {"chunk_rows": 64, "shard_rows": 512}
 
 
 @dataclass
@@ -41,11 +41,12 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
     server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
-    endpoint = {"endpoint_url": f"http://{host}:{port}", "region_name": "us-east-1"}
+    endpoint = {"endpoint_url": f"http://{host}:{port}", "region_name": "eu-west-1"}
     options = {"key": "any", "secret": "any", "client_kwargs": endpoint}
     s3fs.S3FileSystem.clear_instance_cache()
-    s3fs.S3FileSystem(**options).mkdir("codes")
-    yield Bucket(server, "s3://codes", options)
+    name = f"codes-{port}"  # moto's servers in one process share their buckets
+    s3fs.S3FileSystem(**options).mkdir(name)
+    yield Bucket(server, f"s3://{name}", options)
     server.stop()
     s3fs.S3FileSystem.clear_instance_cache()
 
