@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -68,6 +70,23 @@ def postgres() -> Iterator[str]:
 
     with database() as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[None]:
+    """Ray with two cores of this machine; started once, for it takes seconds."""
+    ray = pytest.importorskip("ray")
+    os.environ.setdefault("RAY_worker_niceness", "0")  # else workers yield to all other tests
+    ray.init(
+        num_cpus=2,
+        include_dashboard=False,
+        object_store_memory=200_000_000,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    yield
+    ray.shutdown()
 
 
 @pytest.fixture(scope="module")  # while it runs, no other event loop can

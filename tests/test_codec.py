@@ -57,6 +57,13 @@ def test_a_single_vector_gives_a_single_row_and_back(codec: BitCodec, hidden: np
     np.testing.assert_allclose(codec.decode(packed), codec.decode(packed[None])[0], rtol=1e-6)
 
 
+def test_the_code_of_a_row_does_not_depend_on_how_many_are_beside_it(hidden: np.ndarray) -> None:
+    settings = {"n_bits": 2304, "n_steps": 1, "batch_size": 256, "refine": "none"}
+    wide = BitCodec.preset("hamming", **settings).fit(hidden[:512])
+    few = list(wide.encode_batches(hidden[:1024], batch_size=3))
+    np.testing.assert_array_equal(np.concatenate(few), wide.encode(hidden[:1024]))
+
+
 def test_leading_axes_are_kept(codec: BitCodec, hidden: np.ndarray) -> None:
     shaped = hidden[:24].reshape(2, 3, 4, D)
     packed = codec.encode(shaped)

@@ -139,7 +139,17 @@ LAYERS = (
 LAYER_OF = {name: layer for layer, names in enumerate(LAYERS) for name in names}
 LIBRARY = sorted(path for path in (ROOT / "bitcodec").glob("*.py") if path.stem != "__init__")
 OUTSIDE = sorted([*(ROOT / "cli").rglob("*.py"), *(ROOT / "integrations").rglob("*.py")])
-FORBIDDEN = {"faiss", "transformers", "click", "rich", "zarr", "ray", "psycopg", "jinja2"}
+FORBIDDEN = {
+    "faiss",
+    "transformers",
+    "click",
+    "rich",
+    "zarr",
+    "ray",
+    "psycopg",
+    "jinja2",
+    "pyarrow",
+}
 
 
 def imported_modules(path: Path) -> Iterator[str]:

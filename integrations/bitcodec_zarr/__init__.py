@@ -19,9 +19,20 @@ from bitcodec.extras import import_extra
 if TYPE_CHECKING:
     from bitcodec_zarr.archive import PackedArchive, WrittenShard, open_archive
     from bitcodec_zarr.array_codec import BernoulliCodec
+    from bitcodec_zarr.continuing import continue_archive
+    from bitcodec_zarr.groups import consolidate_archives, open_archives
     from bitcodec_zarr.protocol import Codec
 
-__all__ = ["BernoulliCodec", "Codec", "PackedArchive", "WrittenShard", "open_archive"]
+__all__ = [
+    "BernoulliCodec",
+    "Codec",
+    "PackedArchive",
+    "WrittenShard",
+    "consolidate_archives",
+    "continue_archive",
+    "open_archive",
+    "open_archives",
+]
 
 # Imported on first use: zarr takes a second, and a missing one names the extra that installs it.
 _LAZY = {
@@ -29,7 +40,10 @@ _LAZY = {
     "Codec": "bitcodec_zarr.protocol",
     "PackedArchive": "bitcodec_zarr.archive",
     "WrittenShard": "bitcodec_zarr.archive",
+    "consolidate_archives": "bitcodec_zarr.groups",
+    "continue_archive": "bitcodec_zarr.continuing",
     "open_archive": "bitcodec_zarr.archive",
+    "open_archives": "bitcodec_zarr.groups",
 }
 
 

@@ -20,6 +20,8 @@ from bitcodec.locks import writing_alone
 from bitcodec_zarr.metadata import ArchiveHeader
 
 _NO_CHUNK = 2**64 - 1
+CLIENTS = {"adlfs", "aiobotocore", "aiohttp", "azure", "botocore", "gcsfs", "google", "obstore"}
+"""Packages that talk to object stores."""
 
 
 @contextlib.contextmanager
@@ -41,6 +43,8 @@ def reading(what: str) -> Iterator[None]:
     except OSError as error:
         raise FileError(f"cannot read {what}: {error}") from error
     except Exception as error:
+        if _is_of_a_client(error):
+            raise FileError(f"cannot read {what}: {error}") from error
         raise FormatError(f"{what} is damaged or foreign: {error}") from error
 
 
@@ -62,6 +66,15 @@ def writing(store: Any) -> Iterator[None]:
         raise FileError(f"{store} exists: choose another place or allow overwriting it") from error
     except OSError as error:
         raise FileError(f"cannot write {store}: {error}") from error
+    except Exception as error:
+        if _is_of_a_client(error):
+            raise FileError(f"cannot write {store}: {error}") from error
+        raise
+
+
+def _is_of_a_client(error: Exception) -> bool:
+    """Tell an object store that is away, whose clients raise errors that are no OSError."""
+    return type(error).__module__.split(".")[0] in CLIENTS
 
 
 @contextlib.contextmanager
