@@ -20,7 +20,7 @@ from safetensors.numpy import load_file
 from safetensors.numpy import save as serialise
 
 from bitcodec.bits import row_bytes
-from bitcodec.config import CodecConfig
+from bitcodec.config import CodecConfig, Precision
 from bitcodec.errors import ConfigError, FileError, FormatError, MismatchError
 from bitcodec.files import (
     NpyWriter,
@@ -88,6 +88,8 @@ class PackedHeader:
     """Bit j of a row is bit j % 8 of byte j // 8."""
     sha256: str = ""
     """Of the codes' bytes, hexadecimal; empty in files before format 3."""
+    compute: str = "float32"
+    """Precision of the products that made them."""
 
 
 def fingerprint(tensors: dict[str, np.ndarray]) -> str:
@@ -189,6 +191,7 @@ class PackedWriter:
         n_bits: true bits of a code.
         fingerprint: of the codec that makes the codes.
         side_bytes: bytes of a row after those of its bits.
+        compute: precision of the products that make the codes.
         overwrite: replace existing files.
 
     Use it as a context manager; an exception inside the block leaves no file.
@@ -205,6 +208,7 @@ class PackedWriter:
         n_bits: int,
         fingerprint: str,
         side_bytes: int = 0,
+        compute: Precision = "float32",
         overwrite: bool = False,
     ) -> None:
         if Path(path).suffix != ".npy":
@@ -216,7 +220,7 @@ class PackedWriter:
         self._pair = atomic_pair(path, packed_header_path(path), overwrite=overwrite)
         self._n_bits, self._fingerprint = n_bits, fingerprint
         self._side_bytes, self._row_bytes = side_bytes, row_bytes(n_bits) + side_bytes
-        self._digest = hashlib.sha256()
+        self._compute, self._digest = compute, hashlib.sha256()
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
@@ -253,6 +257,7 @@ class PackedWriter:
                 side_bytes=self._side_bytes,
                 fingerprint=self._fingerprint,
                 sha256=self._digest.hexdigest(),
+                compute=self._compute,
             )
             content = {"format": _PACKED_KIND, "format_version": FORMAT_VERSION}
             write_sealed(self._header_path, content | dataclasses.asdict(header))
@@ -287,7 +292,8 @@ def open_packed(
     packed = open_npy(path)
     if not header_path.is_file():
         raise FileError(f"{path} is not packed codes: its header {header_path.name} is not there")
-    content = {"side_bytes": 0, "sha256": ""} | _read_header(header_path, kind=_PACKED_KIND)
+    before = {"side_bytes": 0, "sha256": "", "compute": "float32"}  # there were these
+    content = before | _read_header(header_path, kind=_PACKED_KIND)
     header = _build(PackedHeader, content, header_path)
     if header.bit_order != "little":
         raise FormatError(f"{header_path} says bit order {header.bit_order!r}, expected 'little'")

@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from bitcodec import BitCodec
+from bitcodec.storage import open_packed
 from bitcodec_cli.main import main
 from bitcodec_transformers import LanguageModel
 
@@ -65,6 +66,20 @@ def test_encode_writes_what_the_library_encodes(
 ) -> None:
     expected = codec.encode(hidden[:1000].astype(np.float16))
     np.testing.assert_array_equal(np.load(work / "codes.npy"), expected)
+
+
+def test_codes_say_in_which_precision_they_were_made(work: Path, tmp_path: Path) -> None:
+    codec, hidden, codes = work / "codec", work / "hidden.npy", tmp_path / "codes.npy"
+    done = run("encode", codec, hidden, "-o", codes, "--compute", "bfloat16")
+    assert done.exit_code == 0, done.stderr
+    (rounded, packed), (exact, expected) = open_packed(codes), open_packed(work / "codes.npy")
+    assert (rounded.compute, exact.compute) == ("bfloat16", "float32")
+    assert 0 < np.bitwise_count(packed ^ expected).mean() < 0.05
+    floats = tmp_path / "floats.npy"
+    done = run("decode", codec, codes, "-o", floats, "--compute", "bfloat16")
+    assert done.exit_code == 0, done.stderr
+    decoded = BitCodec.load(codec).decode(packed)
+    assert 0 < np.square(np.load(floats) - decoded).mean() < 1e-4 * decoded.var()
 
 
 def test_encode_shows_its_rate_on_stderr_only(work: Path, tmp_path: Path) -> None:

@@ -374,7 +374,7 @@ def test_packed_codes_read_back_as_they_were_written(
     assert isinstance(packed, np.memmap)
     np.testing.assert_array_equal(packed, codes)
     digest = hashlib.sha256(codes.tobytes()).hexdigest()
-    assert dataclasses.astuple(header) == (50, 13, 2, "abc", 0, "little", digest)
+    assert dataclasses.astuple(header) == (50, 13, 2, "abc", 0, "little", digest, "float32")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["codes.npy", "codes.npy.json"]
 
 

@@ -206,6 +206,7 @@ def encode_file(
         n_bits=codec.n_bits_,
         fingerprint=codec.fingerprint_,
         side_bytes=codec.side_bytes_,
+        compute=codec.compute,
         overwrite=overwrite,
     )
     with writer, progress_bar(title, total=n_rows, unit="rows") as advance:
