@@ -25,7 +25,7 @@ from bitcodec.config import CodecConfig
 from bitcodec.errors import ConfigError, FormatError, MismatchError
 from bitcodec.files import PathLike, atomic_path, check_target, one_line
 
-CHECKPOINT_VERSION = 1
+CHECKPOINT_VERSION = 2
 
 
 State = dict[str, torch.Tensor]

@@ -27,6 +27,7 @@ LAYERS = (
         "report_rows",
         "best_rows",
         "synthetic",
+        "parallel",
     ),
     (
         "batches",
@@ -34,7 +35,6 @@ LAYERS = (
         "statistics",
         "metrics",
         "presets",
-        "parallel",
         "schedule",
         "checkpoints",
         "refine_kernels",
