@@ -15,12 +15,14 @@ PACKAGES = {
     "bitcodec_cli",
     "bitcodec_faiss",
     "bitcodec_html",
+    "bitcodec_pgvector",
     "bitcodec_transformers",
     "bitcodec_zarr",
 }
 TRY = """
 import importlib.util, pathlib
 import bitcodec, bitcodec_cli, bitcodec_faiss, bitcodec_transformers, bitcodec_zarr
+import bitcodec_pgvector
 import bitcodec_html.page
 import numpy as np
 for name in ("cli", "integrations"):
