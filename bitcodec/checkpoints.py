@@ -30,8 +30,9 @@ from bitcodec.parallel import rank
 from bitcodec.sealed_json import sealed, unsealed
 
 CHECKPOINT_VERSION = 2
-"""Version 2 added the seal and the checksums of the tensors; version 1 is read without them."""
+"""Version 2 added the seal, the checksums and the sums over processes; version 1 is refused."""
 _METADATA_KEY = "bitcodec_training"
+
 
 State = dict[str, torch.Tensor]
 
@@ -186,12 +187,11 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         version, _ = header["format_version"], header["parameters"]
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise FormatError(f"{path} is not a checkpoint of bitcodec") from error
-    if type(version) is not int or not 1 <= version <= CHECKPOINT_VERSION:
+    if type(version) is not int or version != CHECKPOINT_VERSION:
         raise FormatError(
-            f"{path} has format version {version!r:.40}, this bitcodec reads {CHECKPOINT_VERSION}"
+            f"{path} has format version {version!r:.40}, this bitcodec reads {CHECKPOINT_VERSION}: "
+            "go on with the bitcodec that wrote it, or name another file to begin anew"
         )
-    if version == 1:
-        return header, tensors
     header = unsealed(header, where=path)
     if header.get("tensors_sha256") != _sha256_of(tensors):
         raise FormatError(f"{path} is damaged: its tensors are not those that were written")

@@ -93,6 +93,22 @@ def sum_over_processes(*tensors: torch.Tensor) -> None:
             distributed.all_reduce(tensor)
 
 
+def any_process(own: bool) -> bool:
+    """Say whether something holds in any of the processes, which all ask."""
+    count = torch.tensor(float(own))
+    sum_over_processes(count)
+    return bool(count)
+
+
+def is_alike(own: int) -> bool:
+    """Say whether a number is the same in all processes, which all ask."""
+    if n_processes() == 1:
+        return True
+    bounds = torch.tensor([own, -own])
+    distributed.all_reduce(bounds, op=distributed.ReduceOp.MAX)
+    return int(bounds.sum()) == 0
+
+
 def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
     """Replace gradients by their means over the processes."""
     if n_processes() > 1:

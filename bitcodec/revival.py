@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections import deque
-
 import torch
 
 from bitcodec.model import BinaryAutoencoder
 from bitcodec.objective import Terms
-from bitcodec.parallel import n_processes, sum_over_processes, take_from_first
+from bitcodec.parallel import n_processes, rank, sum_over_processes, take_from_first
 
 DEAD = 1e-4
 """Activity below which a bit is dead."""
@@ -21,7 +19,7 @@ INTERVAL = 0.05
 MIN_ROWS = 10_000
 """Rows that must have been counted to call a bit dead."""
 KEPT_BATCHES = 8
-"""Latest minibatches in which doubles are looked for."""
+"""Minibatches before a revival in which doubles are looked for."""
 DECODER_SHARE = 0.3
 """Of the best decoder row of a new bit by itself: several new bits often see the same error."""
 
@@ -41,35 +39,49 @@ class Revival:
     def __init__(self, n_bits: int, *, device: torch.device) -> None:
         self.counts = torch.zeros(n_bits, dtype=torch.float64, device=device)
         self.n_rows = 0
-        self._latest: deque[torch.Tensor] = deque(maxlen=KEPT_BATCHES)
+        self._both = self.counts.new_zeros(0, 0, dtype=torch.float32)
+        self._n_latest = 0
 
-    def observe(self, bits: torch.Tensor) -> None:
-        """Count a minibatch, (b, h) float of 0 and 1."""
+    def observe(self, bits: torch.Tensor, *, n_steps_left: int | None = 0) -> None:
+        """Count a minibatch.
+
+        Args:
+            bits: (b, h) float of 0 and 1, this process's rows of it; every process has as many.
+            n_steps_left: steps until the next revival, None before none: in the last
+                `KEPT_BATCHES` of them, pairs of bits are counted, too.
+        """
         self.counts += bits.sum(dim=0, dtype=torch.float32)
-        self.n_rows += len(bits)
-        self._latest.append(bits.to(torch.uint8))
+        self.n_rows += len(bits) * n_processes()
+        if n_steps_left is not None and n_steps_left < KEPT_BATCHES:
+            if n_steps_left == KEPT_BATCHES - 1 or not self._n_latest:
+                self._forget_pairs()
+                self._both = self._both.new_zeros(len(self.counts), len(self.counts))
+            rows = bits.float()
+            self._both += rows.T @ rows  # whole numbers, exact in float32
+            self._n_latest += len(bits) * n_processes()
 
     def state(self) -> dict[str, torch.Tensor]:
-        """Return what the next revival depends on."""
-        latest = {f"latest.{index}": bits for index, bits in enumerate(self._latest)}
-        return {"counts": self.counts, "n_rows": torch.tensor(self.n_rows), **latest}
+        """Return what the next revival depends on, of all processes together, which all ask."""
+        counts, both = self.counts.clone(), self._both.clone()
+        sum_over_processes(counts, both)
+        return {
+            "counts": counts,
+            "n_rows": torch.tensor(self.n_rows),
+            "both": both,
+            "n_latest": torch.tensor(self._n_latest),
+        }
 
     def take(self, state: dict[str, torch.Tensor]) -> None:
-        """Go on from a state."""
-        self.counts.copy_(state["counts"])
-        self.n_rows = int(state["n_rows"])
-        n_latest = sum(name.startswith("latest.") for name in state)
-        self._latest.extend(
-            state[f"latest.{index}"].to(self.counts.device) for index in range(n_latest)
-        )
+        """Go on from a state, of however many processes: the first one holds the sums so far."""
+        own = 1 if rank() == 0 else 0
+        self.counts.copy_(state["counts"] * own)
+        self.n_rows, self._n_latest = int(state["n_rows"]), int(state["n_latest"])
+        expected = [len(self.counts)] * 2 if self._n_latest else [0, 0]
+        self._both = (state["both"].view(expected) * own).to(self._both)
 
     def is_due(self, n_steps_done: int, n_steps: int) -> bool:
         """Say whether bits are to be revived after so many steps."""
-        first, last = WINDOW
-        every = max(1, round(INTERVAL * n_steps))
-        inside = first <= n_steps_done / n_steps <= last
-        n_rows = self.n_rows * n_processes()
-        return inside and n_steps_done % every == 0 and n_rows >= MIN_ROWS
+        return n_steps_left(n_steps_done, n_steps) == 0 and self.n_rows >= MIN_ROWS
 
     @torch.no_grad()
     def revive(
@@ -91,9 +103,8 @@ class Revival:
         Returns:
             (h,) bool, the bits that were restarted.
         """
-        counts, n_rows = self.counts, self.counts.new_tensor(self.n_rows)
-        sum_over_processes(counts, n_rows)
-        restarted = counts < DEAD * float(n_rows)
+        sum_over_processes(self.counts, self._both)
+        restarted = self.counts < DEAD * self.n_rows
         for double, other in reversed(self._doubles(~restarted)):
             model.decoder_weight[other] += model.decoder_weight[double]
             restarted[double] = True
@@ -103,23 +114,24 @@ class Revival:
         restarted = marks > 0
         self.counts.zero_()
         self.n_rows = 0
-        self._latest.clear()
+        self._forget_pairs()
         return restarted
+
+    def _forget_pairs(self) -> None:
+        self._both, self._n_latest = self._both.new_zeros(0, 0), 0
 
     def _doubles(self, alive: torch.Tensor) -> list[tuple[int, int]]:
         """Return pairs of a bit and an earlier one that it doubles, in the latest minibatches."""
-        bits = torch.cat(list(self._latest)).float()
-        centred = bits - bits.mean(dim=0)
-        scale = centred.norm(dim=0).clamp(min=1e-12)
-        centred /= scale
+        n_rows, sums = self._n_latest, self._both.diagonal().double()
+        scale = (n_rows * sums - sums.square()).clamp(min=1e-12).sqrt()
         pairs = []
-        for start in range(0, centred.shape[1], 1024):  # never the whole (h, h) matrix
-            correlation = centred[:, start : start + 1024].T @ centred
+        for start in range(0, len(sums), 1024):  # never the whole (h, h) matrix in float64
+            some = slice(start, start + 1024)
+            correlation = n_rows * self._both[some].double() - sums[some, None] * sums
+            correlation /= scale[some, None] * scale
             correlation.tril_(start - 1)  # with earlier bits only
             value, other = correlation.max(dim=1)
-            for row in (
-                ((value > DOUBLE) & alive[start : start + 1024]).nonzero().flatten().tolist()
-            ):
+            for row in ((value > DOUBLE) & alive[some]).nonzero().flatten().tolist():
                 pairs.append((start + row, int(other[row])))
         return pairs
 
@@ -145,3 +157,13 @@ class Revival:
         bits -= bits.mean(dim=0)
         squares = bits.square().sum(dim=0).clamp(min=1)
         model.decoder_weight[which] = DECODER_SHARE * (bits.T @ residual) / squares[:, None]
+
+
+def n_steps_left(n_steps_done: int, n_steps: int) -> int | None:
+    """Return after how many more steps bits may be revived next; None where never again."""
+    every = max(1, round(INTERVAL * n_steps))
+    first, last = WINDOW
+    step = -(-n_steps_done // every) * every
+    while step / n_steps < first:
+        step += every
+    return step - n_steps_done if step / n_steps <= last else None

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from bitcodec.config import Surrogate
+from bitcodec.parallel import n_processes, own_rows
 
 
 def step(
@@ -92,5 +93,10 @@ class _Step(torch.autograd.Function):
 
 
 def _logistic(like: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
-    uniform = torch.empty_like(like, dtype=torch.float32).uniform_(generator=generator)
-    return torch.logit(uniform, eps=1e-6).to(like.dtype)
+    # Each process draws for the whole minibatch: so the noise of a row does not depend on how many
+    # processes there are.
+    shape = (len(like) * n_processes(), *like.shape[1:])
+    uniform = torch.empty(shape, dtype=torch.float32, device=like.device).uniform_(
+        generator=generator
+    )
+    return torch.logit(own_rows(uniform), eps=1e-6).to(like.dtype)

@@ -17,12 +17,12 @@ from bitcodec.checkpoints import Checkpoint, State, Stateful, gather, held_signa
 from bitcodec.config import CodecConfig
 from bitcodec.descent import Descent
 from bitcodec.epochs import Epochs
-from bitcodec.errors import ConfigError, FormatError, MismatchError, ValueRangeError
+from bitcodec.errors import ConfigError, FileError, FormatError, MismatchError, ValueRangeError
 from bitcodec.files import one_line
 from bitcodec.finishing import Finisher
 from bitcodec.model import BinaryAutoencoder
-from bitcodec.parallel import n_processes, own_rows, rank
-from bitcodec.revival import Revival
+from bitcodec.parallel import any_process, is_alike, n_processes, own_rows, rank
+from bitcodec.revival import Revival, n_steps_left
 from bitcodec.start import draw_sample, start_model
 from bitcodec.statistics import BitStatistics
 from bitcodec.steering import Steering
@@ -93,7 +93,7 @@ class Trainer:
         self._validation = validation
         self._began = time.monotonic()
         self._columns = torch.Generator().manual_seed(config.seed)
-        self._noise = torch.Generator(device).manual_seed(config.seed + rank())
+        self._noise = torch.Generator(device).manual_seed(config.seed)  # alike in all processes
         self._descent = Descent(model, config)
         self._epochs = Epochs(batch_size=config.batch_size, seed=config.seed)
         self._revival = Revival(model.n_bits, device=device) if config.revive else None
@@ -168,7 +168,13 @@ class Trainer:
 
         Raises:
             ValueRangeError: a value is not finite, or training diverged.
+            FileError: processes that train together do not see the same checkpoint.
         """
+        if checkpoint is not None and not is_alike(self.n_steps_done):
+            raise FileError(
+                f"processes go on from different steps, this one from {self.n_steps_done}: keep "
+                f"{checkpoint.path} where all of them see the same file"
+            )
         if self.config.starts_from_transform(self.model.n_dims):
             return  # gradient steps through the stages gained nothing on held-out rows
         if self.n_steps_done < self.config.n_steps:
@@ -200,7 +206,9 @@ class Trainer:
         return statistics
 
     def state(self, batches: HiddenBatches) -> State:
-        """Return all that the next step depends on.
+        """Return all that the next step depends on; of several processes, all must ask.
+
+        It says nothing of how many there are, so any number can go on from it.
 
         Args:
             batches: the training data, whose size a resumed training must find again.
@@ -270,21 +278,24 @@ class Trainer:
                     if last or record.step % checkpoint.every == 0:
                         self._save(batches, checkpoint)
                     yield record
-                    if received:
+                    if any_process(bool(received)):
                         self._save(batches, checkpoint)
                         break
             for number in received:  # now that they are no longer held
                 signal.raise_signal(number)
 
     def _save(self, batches: HiddenBatches, checkpoint: Checkpoint) -> None:
+        state = self.state(batches)  # by all processes: parts of it are sums over them
         if rank() == 0:
-            checkpoint.save(self.state(batches), self.config)
+            checkpoint.save(state, self.config)
+        any_process(False)  # nobody goes on before it is written
 
     def _revive(self, standardised: torch.Tensor, terms: objective.Terms) -> int:
         """Restart useless bits where that is due, and return how many."""
         if self._revival is None:
             return 0
-        self._revival.observe(terms.bits)
+        left = n_steps_left(self.n_steps_done, self.config.n_steps)
+        self._revival.observe(terms.bits, n_steps_left=left)
         if not self._revival.is_due(self.n_steps_done, self.config.n_steps):
             return 0
         restarted = self._revival.revive(

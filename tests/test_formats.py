@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from bitcodec import BitCodec
+from bitcodec.errors import FormatError
 from bitcodec.storage import open_packed
 from bitcodec_faiss import load_index
 from tests.artefacts import ARTEFACTS, VERSIONS, hidden_rows, packed_rows, read_checkpoint
@@ -59,9 +60,10 @@ def test_the_first_codecs_codes_and_indexes_are_read() -> None:
         np.testing.assert_array_equal(found, packed)
 
 
-def test_an_old_checkpoint_is_gone_on_from(tmp_path: Path) -> None:
+def test_an_old_checkpoint_is_refused_with_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "run").write_bytes((FORMATS / "checkpoint_v1").read_bytes())
-    assert read_checkpoint(tmp_path / "run")["records"][1]
+    with pytest.raises(FormatError, match="format version 1, .* or name another file"):
+        read_checkpoint(tmp_path / "run")
 
 
 def _comparable(value: object) -> object:

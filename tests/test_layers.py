@@ -36,6 +36,7 @@ LAYERS = (
         "best_rows",
         "synthetic",
         "hidden_checks",
+        "parallel",
     ),
     (
         "arrow_files",
@@ -51,7 +52,6 @@ LAYERS = (
         "statistics",
         "metrics",
         "presets",
-        "parallel",
         "schedule",
         "refine_kernels",
         "scoring_parts",

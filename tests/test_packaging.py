@@ -16,6 +16,8 @@ PACKAGES = {
     "bitcodec_faiss",
     "bitcodec_html",
     "bitcodec_naming",
+    "bitcodec_pgvector",
+    "bitcodec_ray",
     "bitcodec_sae",
     "bitcodec_transformers",
     "bitcodec_zarr",
@@ -23,7 +25,7 @@ PACKAGES = {
 TRY = """
 import importlib.util, pathlib
 import bitcodec, bitcodec_cli, bitcodec_faiss, bitcodec_transformers, bitcodec_zarr
-import bitcodec_html.page, bitcodec_sae.weights
+import bitcodec_html.page, bitcodec_pgvector, bitcodec_ray.protocol, bitcodec_sae.weights
 import numpy as np
 for name in ("cli", "integrations"):
     assert importlib.util.find_spec(name) is None, name

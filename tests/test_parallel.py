@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import math
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from bitcodec import BitCodec
+from bitcodec import BitCodec, TrainingRecord
 from bitcodec.errors import ConfigError
 from bitcodec.parallel import joined_processes, n_processes, own_rows, own_share
+from bitcodec.revival import Revival
 
 GRADIENTS = """
 import sys
@@ -97,3 +103,173 @@ def test_rows_that_do_not_divide_among_processes_are_refused(
     monkeypatch.setattr("bitcodec.parallel.n_processes", lambda: 2)
     with pytest.raises(ConfigError, match="batch_size that is a multiple of 2"):
         own_rows(torch.zeros(5, 3))
+
+
+# One run of two processes for all that follows: starting them takes longer than their fits.
+TOGETHER = """
+import json
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import distributed
+
+import bitcodec.revival
+from bitcodec import BitCodec
+from bitcodec.errors import FileError
+from bitcodec.parallel import joined_processes, rank
+from tests.test_parallel import NOISY, REVIVED, fit, fit_until
+
+COLLECTIVES = (
+    "all_reduce broadcast reduce gather all_gather all_gather_into_tensor scatter send isend "
+    "all_to_all reduce_scatter gather_object all_gather_object broadcast_object_list"
+)
+seen = set()
+
+def watch(name):
+    inner = getattr(distributed, name)
+
+    def call(tensor, *rest, **named):
+        seen.add((name, getattr(tensor, "shape", ())))
+        return inner(tensor, *rest, **named)
+
+    setattr(distributed, name, call)
+
+folder = Path(sys.argv[1])
+rows = np.load(folder / "rows.npy")
+warnings.simplefilter("ignore")
+bitcodec.revival.MIN_ROWS = 1
+for name in COLLECTIVES.split():
+    watch(name)
+with joined_processes():
+    heard = []
+    for n_rows in (2048, 4096):
+        seen.clear()
+        fit(rows[:n_rows], checkpoint=folder / f"{n_rows}.state", checkpoint_every=5, **REVIVED)
+        heard.append(sorted(seen))
+    whole = fit(rows, **REVIVED)
+    fit_until(8, rows, folder / "revived.state", **REVIVED)
+    again = fit(rows, checkpoint=folder / "revived.state", **REVIVED)
+    fit_until(15, rows, folder / "two.state", **NOISY)
+    try:  # as on machines that share no files
+        fit(rows, checkpoint=folder / ("two.state", "none.state")[rank()], **NOISY)
+    except FileError as error:
+        (folder / f"refused-{rank()}.txt").write_text(str(error))
+    resumed = fit(rows, checkpoint=folder / "one.state", **NOISY)
+    if rank() == 0:
+        for name, codec in {"whole": whole, "again": again, "resumed": resumed}.items():
+            codec.save(folder / name)
+    (folder / f"heard-{rank()}.json").write_text(json.dumps(heard))
+"""
+SMALL: dict[str, Any] = {"n_bits": 96, "n_steps": 30, "batch_size": 256, "refine": "none"}
+REVIVED: dict[str, Any] = {"initial_activity": 0.002, "entropy_weight": 3.0}
+NOISY: dict[str, Any] = {"surrogate": "gumbel"}
+
+
+class StopError(Exception):
+    """Stands for whatever ends a process."""
+
+
+def fit(
+    rows: np.ndarray,
+    *,
+    checkpoint: Path | None = None,
+    checkpoint_every: int = 100,
+    on_record: Callable[[TrainingRecord], None] | None = None,
+    **parameters: Any,
+) -> BitCodec:
+    codec = BitCodec(**SMALL, **parameters)
+    return codec.fit(
+        rows, checkpoint=checkpoint, checkpoint_every=checkpoint_every, on_record=on_record
+    )
+
+
+def fit_until(step: int, rows: np.ndarray, checkpoint: Path, **parameters: Any) -> None:
+    def stop(record: TrainingRecord) -> None:
+        if record.step == step:
+            raise StopError
+
+    with contextlib.suppress(StopError):
+        fit(rows, checkpoint=checkpoint, checkpoint_every=step, on_record=stop, **parameters)
+
+
+@pytest.fixture(scope="module")
+def together(hidden: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder in which two processes left what `TOGETHER` has them do."""
+    folder = tmp_path_factory.mktemp("together")
+    np.save(folder / "rows.npy", hidden)
+    (folder / "together.py").write_text(TOGETHER)
+    fit_until(15, hidden, folder / "one.state", **NOISY)
+    result = run([*TORCHRUN, str(folder / "together.py"), str(folder)])
+    assert result.returncode == 0, result.stderr
+    return folder
+
+
+def test_processes_tell_each_other_sums_and_weights_whatever_the_number_of_rows(
+    hidden: np.ndarray, together: Path
+) -> None:
+    n_dims, n_bits = hidden.shape[1], SMALL["n_bits"]
+    ranks = [json.loads((together / f"heard-{rank}.json").read_text()) for rank in (0, 1)]
+    assert ranks[0] == ranks[1]
+    of_few_rows, of_many = ranks[0]
+    assert of_few_rows == of_many
+    assert {name for name, _ in of_many} == {"all_reduce", "broadcast"}
+    # The largest are the gradient, and the sums over rows of products of bits and dimensions.
+    n_weights = 2 * n_bits * n_dims + n_bits + n_dims
+    n_products = (n_bits + n_dims + 1) * (n_bits + 1)
+    sizes = [math.prod(shape) for _, shape in of_many]
+    assert n_weights in sizes
+    assert max(sizes) <= max(n_weights, n_products)
+
+
+def test_bits_are_revived_by_several_processes_and_alike_after_a_stop(together: Path) -> None:
+    # Step 8 lies between two revivals: counts of bits and of pairs of them are in the state.
+    whole, again = (BitCodec.load(together / name) for name in ("whole", "again"))
+    assert whole.fingerprint_ == again.fingerprint_
+    state = load_file(together / "4096.state")
+    n_revived = state["records"][:, -2]
+    assert int(n_revived.sum()) > 0
+
+
+def test_a_fit_of_one_process_is_gone_on_with_by_two(hidden: np.ndarray, together: Path) -> None:
+    refuse_difference(fit(hidden, **NOISY), BitCodec.load(together / "resumed"), hidden)
+
+
+def test_a_fit_of_two_processes_is_gone_on_with_by_one(hidden: np.ndarray, together: Path) -> None:
+    resumed = fit(hidden, checkpoint=together / "two.state", **NOISY)
+    assert [record.step for record in resumed.history_] == list(range(1, 31))
+    refuse_difference(fit(hidden, **NOISY), resumed, hidden)
+
+
+def test_processes_that_see_different_checkpoints_say_so(together: Path) -> None:
+    for rank, step in ((0, 15), (1, 0)):
+        told = (together / f"refused-{rank}.txt").read_text()
+        assert f"processes go on from different steps, this one from {step}: keep" in told
+
+
+def refuse_difference(whole: BitCodec, resumed: BitCodec, hidden: np.ndarray) -> None:
+    """Fail unless codecs differ by rounding alone: the noise of a row is the row's own."""
+    codes = [codec.encode_bits(hidden, refine="none") for codec in (whole, resumed)]
+    assert (codes[0] != codes[1]).mean() < 1e-4
+    assert whole.evaluate(hidden).fvu == pytest.approx(resumed.evaluate(hidden).fvu, rel=1e-3)
+
+
+def test_counts_for_a_revival_go_on_with_any_number_of_processes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bits = (torch.rand(64, 5, generator=torch.Generator().manual_seed(0)) < 0.3).float()
+    before = Revival(5, device=torch.device("cpu"))
+    before.observe(bits)
+    state = before.state()
+    parts = []
+    for number in (0, 1, 2):  # of three processes
+        monkeypatch.setattr("bitcodec.revival.rank", lambda number=number: number)
+        parts.append(Revival(5, device=torch.device("cpu")))
+        parts[-1].take(state)
+    for name in ("counts", "both"):
+        total = torch.stack([part.state()[name] for part in parts]).sum(dim=0)
+        assert torch.equal(total, state[name])
+    assert [part.n_rows for part in parts] == [64, 64, 64]

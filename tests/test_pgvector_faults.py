@@ -287,6 +287,14 @@ def test_a_server_that_is_not_there_is_named() -> None:
         read_table_header("no connection string")
 
 
+def test_a_pgvector_that_is_too_old_is_told_so(
+    url: str, codec: BitCodec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schema, "OLDEST_PGVECTOR", (99, 0))
+    with pytest.raises(ConfigError, match=r"pgvector 99\.0 or later, got 0\.[89]"):
+        PackedTable.create(url, codec)
+
+
 def test_codes_too_long_for_a_graph_are_told_so(url: str) -> None:
     class Long:
         n_bits_, row_bytes_, fingerprint_ = 64_008, 8_001, "long"

@@ -20,14 +20,11 @@ from bitcodec_pgvector.rows import (
     next_id,
     remember_ids,
 )
-from bitcodec_pgvector.schema import (
-    quoted,
-)
+from bitcodec_pgvector.schema import quoted
 from bitcodec_pgvector.server import Cursor
 
 Columns = Mapping[str, Iterable[Any]]
 """Values of further columns by name, one a row; they may be read as a stream."""
-
 
 _BLOCK = 4096
 """Rows turned into PostgreSQL's form at a time."""
