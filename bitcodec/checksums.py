@@ -126,7 +126,7 @@ def _checksum(block: Rows, first_row: int) -> str:
         little = block.astype(block.dtype.newbyteorder("<"), copy=False)
         content = np.ascontiguousarray(little).reshape(-1).view(np.uint8)
     said = f"{kind} {tuple(block.shape)} {first_row}".encode()  # so that no block is another's
-    return f"{zlib.crc32(content, zlib.crc32(said)):08x}"
+    return f"{zlib.crc32(content.data, zlib.crc32(said)):08x}"
 
 
 def _parsed(text: str) -> Any:

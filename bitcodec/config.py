@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import numbers
-import sys
 from dataclasses import dataclass
 from typing import Any, Literal, Self, get_args
 
@@ -20,7 +20,6 @@ Scaling = Literal["dimension", "global"]
 Refine = Literal["none", "fast", "best"]
 Start = Literal["auto", "directions", "transform"]
 SIDE_BYTES = (0, 2, 4)
-_LARGEST = sys.float_info.max
 TRANSFORM_EXPANSION = 3.0
 """Dense bits per dimension from which a transform code has less error than a trained dictionary: on
 SmolLM2's hidden states the dictionary was ahead at 2, the transform code at 4."""
@@ -245,12 +244,19 @@ def _plain(field: dataclasses.Field[Any], value: Any) -> Any:
     if kind not in ("int", "float"):
         return value
     if kind == "float":
-        if isinstance(value, numbers.Real) and -_LARGEST <= value <= _LARGEST:
+        if isinstance(value, numbers.Real) and _is_finite(value):
             return float(value)
         raise ConfigError(f"{field.name} must be a finite number, got {value!r}")
     if isinstance(value, numbers.Integral):
         return int(value)
     raise ConfigError(f"{field.name} must be a whole number, got {value!r}")
+
+
+def _is_finite(value: numbers.Real) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number that no float reaches
+        return False
 
 
 def _require(holds: bool, name: str, expected: str, got: object) -> None:

@@ -109,7 +109,7 @@ def write_file(
         counts = np.zeros(header.n_bits, dtype=np.int64)
         bitmaps = content[layout.bitmaps :].reshape(header.n_bits, layout.stride)
         yield counts, bitmaps
-        checksums = np.array([zlib.crc32(bitmap) for bitmap in bitmaps], dtype="<u4")
+        checksums = np.array([zlib.crc32(bitmap.data) for bitmap in bitmaps], dtype="<u4")
         head = header.to_bytes() + counts.astype("<u8").tobytes() + checksums.tobytes()
         content[: layout.digest] = np.frombuffer(head, np.uint8)
         place = slice(layout.digest, layout.digest + _DIGEST_BYTES)

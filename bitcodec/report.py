@@ -312,8 +312,8 @@ class Report:
         """
         try:
             content = read_json(path, max_bytes=_MAX_BYTES)
-            old = content.get("schema") != SCHEMA or content.get("version") == 1
-            return cls.from_dict(content if old else unsealed(content, where=path))
+            ours = content.get("schema") == SCHEMA and content.get("version") == VERSION
+            return cls.from_dict(unsealed(content, where=path) if ours else content)
         except FormatError as error:
             raise FormatError(f"{path}: {error}") from error
 

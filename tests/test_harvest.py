@@ -42,6 +42,7 @@ from bitcodec_transformers import (
 from bitcodec_transformers.forward import block_outputs
 from bitcodec_transformers.selection import select_rows
 from bitcodec_transformers.windows import RowTable
+from tests.edited import edit_json
 from tests.test_harvest_forward import N_DIMS, TEXT, llama, tiny_model
 
 DOCUMENTS = [f"Document {k}: {'word ' * (k % 7)}{TEXT[: 3 * k]}" for k in range(12)] + [""]
@@ -132,7 +133,7 @@ class TestContent:
         summary = tiny_harvest(tmp_path / "hidden")
         manifest = json.loads((summary.folder / "harvest.json").read_text())
         assert manifest["complete"] is True
-        assert manifest["format_version"] == 1
+        assert manifest["format_version"] == 2
         assert manifest["model"]["name"] == "tiny-llama"
         assert manifest["settings"]["layers"] == [0, 2]
         assert manifest["versions"]["torch"] == importlib.metadata.version("torch")
@@ -491,7 +492,7 @@ class TestTracing:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            ({"format_version": 2}, "format_version 2, this bitcodec reads 1: upgrade"),
+            ({"format_version": 3}, "format_version 3, this bitcodec reads 2: upgrade"),
             ({"format": "other"}, "not the manifest of a harvest"),
             ({"counts": 3}, "is damaged"),
             ({"settings": {"layers": [0], "colour": 1}}, "is damaged .*unknown setting 'colour'"),
@@ -501,8 +502,7 @@ class TestTracing:
         self, tmp_path: Path, change: dict[str, Any], message: str
     ) -> None:
         folder = tiny_harvest(tmp_path / "hidden").folder
-        file = folder / "harvest.json"
-        file.write_text(json.dumps(json.loads(file.read_text()) | change))
+        edit_json(folder / "harvest.json", **change)
         with pytest.raises(FormatError, match=message):
             read_rows(folder)
 

@@ -62,7 +62,9 @@ class _Walk:
 
     def __init__(self, path: Path) -> None:
         self._path, self.place = path, 0
-        self.content = np.memmap(path, dtype=np.uint8, mode="r") if path.stat().st_size else []
+        self.content = np.empty(0, dtype=np.uint8)
+        if path.stat().st_size:
+            self.content = np.memmap(path, dtype=np.uint8, mode="r")
 
     def require(self, holds: bool, problem: str) -> None:
         if not holds:

@@ -33,11 +33,11 @@ def damaged(
     """
     places = [(name, place) for name, content in files.items() for place in range(len(content))]
     for name, place in generator.sample(places, min(n_flips, len(places))):
-        content = bytearray(files[name])
-        content[place] ^= generator.choice(
+        changed = bytearray(files[name])
+        changed[place] ^= generator.choice(
             (1, 2, 4, 8, 16, 32, 64, 128, generator.randrange(1, 256))
         )
-        yield f"{name} changed at byte {place}", files | {name: bytes(content)}
+        yield f"{name} changed at byte {place}", files | {name: bytes(changed)}
     for name, content in files.items():
         cuts = sorted({*range(0, len(content), BLOCK), len(content) - 1} - {-1})
         for length in sorted(generator.sample(cuts, min(n_cuts, len(cuts)))):

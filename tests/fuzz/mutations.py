@@ -16,16 +16,20 @@ from typing import Any
 Files = dict[str, bytes]
 """The files of an artefact by their path inside it; a file alone has the path ""."""
 
-NUMBERS = (0, 1, -1, 2, 7, 8, 127, 128, 255, 256, 2**15, 2**16 - 1, 2**16, 2**31 - 1, 2**31)
-NUMBERS += (2**32 - 1, 2**32, 2**53 + 1, 2**63 - 1, 2**63, 2**64 - 1, 10**30, 10**400)
+NUMBERS: tuple[int, ...] = (
+    *(0, 1, -1, 2, 7, 8, 127, 128, 255, 256, 2**15, 2**16 - 1, 2**16, 2**31 - 1, 2**31),
+    *(2**32 - 1, 2**32, 2**53 + 1, 2**63 - 1, 2**63, 2**64 - 1, 10**30, 10**400),
+)
 VALUES: tuple[Any, ...] = (
     *NUMBERS,
     *(None, True, False, "", "x", "../../x", "/etc/passwd", "\x00", "9" * 400, "\ud800", "..."),
     *(0.5, -0.0, 1e-320, 1e308, float("nan"), float("inf"), [], {}, [[]], [0], {"": 0}, [None] * 9),
 )
 SMALL_NUMBERS = tuple(number for number in NUMBERS if 0 <= number < 2**64)
-_BROKEN = (ValueError, LookupError, TypeError, AttributeError, SyntaxError, RecursionError)
-_BROKEN += (struct.error, OverflowError, MemoryError)
+_BROKEN: tuple[type[Exception], ...] = (
+    *(ValueError, LookupError, TypeError, AttributeError, SyntaxError, RecursionError),
+    *(struct.error, OverflowError, MemoryError),
+)
 DTYPES = ("F64", "F32", "F16", "BF16", "I64", "I32", "I8", "U8", "BOOL", "F8_E4M3", "C64", "X")
 DESCRS = ("|u1", "|i1", "<f2", "<f4", ">f8", "<f16", "|b1", "|O", "|S9", "|V0", "<U0", "<M8[s]", "")
 
