@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from bitcodec.config import CodecConfig
-from bitcodec.errors import ConfigError, FormatError, MismatchError
+from bitcodec.errors import ConfigError, FileError, FormatError, MismatchError
 from bitcodec.files import PathLike, atomic_path, check_target, one_line
 from bitcodec.locks import writing_alone
 from bitcodec.parallel import rank
@@ -111,7 +111,10 @@ class Checkpoint:
         }
         tensors = {name: tensor.cpu().contiguous() for name, tensor in state.items()}
         with atomic_path(self.path, overwrite=True) as temporary:
-            save_file(tensors, temporary, metadata={"bitcodec_training": json.dumps(header)})
+            try:
+                save_file(tensors, temporary, metadata={"bitcodec_training": json.dumps(header)})
+            except SafetensorError as error:
+                raise FileError(f"cannot write {self.path}: {one_line(error)}") from error
 
     def load(self, config: CodecConfig) -> State | None:
         """Read the state, or None where there is none yet.
