@@ -99,7 +99,8 @@ class HnswStore:
     def _walk(
         self, queries: np.ndarray, *, k: int, allowed: np.ndarray | None, ef_search: int
     ) -> Hits:
-        faiss, chosen = load_faiss(), {}
+        faiss = load_faiss()
+        chosen: dict[str, Any] = {}
         if allowed is not None:
             bitmap = np.packbits(allowed, bitorder="little")
             chosen["sel"] = faiss.IDSelectorBitmap(bitmap)
