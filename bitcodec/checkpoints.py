@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from bitcodec.config import CodecConfig
-from bitcodec.errors import ConfigError, FormatError, MismatchError
+from bitcodec.errors import ConfigError, FileError, FormatError, MismatchError
 from bitcodec.files import PathLike, atomic_path, check_target, one_line
 from bitcodec.locks import writing_alone
 from bitcodec.parallel import rank
@@ -117,7 +117,10 @@ class Checkpoint:
         }
         metadata = {_METADATA_KEY: json.dumps(sealed(header))}
         with atomic_path(self.path, overwrite=True) as temporary:
-            save_file(tensors, temporary, metadata=metadata)
+            try:
+                save_file(tensors, temporary, metadata=metadata)
+            except SafetensorError as error:
+                raise FileError(f"cannot write {self.path}: {one_line(error)}") from error
 
     def load(self, config: CodecConfig) -> State | None:
         """Read the state, or None where there is none yet.

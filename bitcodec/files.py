@@ -26,6 +26,7 @@ from bitcodec.renaming import (
     swap_folders,
     sync,
     sync_name,
+    visible_name,
 )
 
 PathLike = str | os.PathLike[str]
@@ -142,7 +143,8 @@ def _refused_in_words(final: Path) -> Iterator[None]:
     except OSError as error:
         if isinstance(error, FileError) or error.errno not in _WRITE_ADVICE:
             raise
-        raise FileError(f"cannot write {final}: {_WRITE_ADVICE[error.errno]}") from error
+        told = visible_name(final)
+        raise FileError(f"cannot write {told}: {_WRITE_ADVICE[error.errno]}") from error
 
 
 def refuse_existing(target: PathLike, *, overwrite: bool = False) -> None:

@@ -25,6 +25,12 @@ def hidden_name(final: Path, ending: str) -> Path:
     return final.with_name(f".{final.name}.{secrets.token_hex(6)}.{ending}")
 
 
+def visible_name(path: Path) -> Path:
+    """Return the name that a path is to have, of one by `hidden_name`."""
+    match = re.fullmatch(rf"\.(.+)\.{_TOKEN}\.[a-z]+", path.name)
+    return path if match is None else path.with_name(match[1])
+
+
 def remove(path: Path) -> None:
     """Remove a file, a link or a whole folder, if it is there."""
     if path.is_dir() and not path.is_symlink():

@@ -111,6 +111,20 @@ def test_a_larger_nprobe_finds_more() -> None:
     assert recalls[0] < 0.9 < recalls[1] == 1.0
 
 
+def test_a_graph_that_reaches_too_few_allowed_rows_is_helped_by_a_scan() -> None:
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        index, packed = (
+            HammingIndex(StubCodec(60), factory="HNSW8"),
+            random_packed(92, 60, seed=seed, activity=0.05),
+        )
+        index.add_packed(packed)
+        allowed = np.flatnonzero(rng.random(92) < 0.6)
+        found = index.search_packed(packed[:5], k=len(allowed) - 1, filter=allowed)
+        assert np.isin(found.ids, allowed).all()
+        assert (found.scores >= 0).all()
+
+
 def test_a_larger_ef_search_finds_more() -> None:
     index, packed, ids = make_index("HNSW2", n_rows=1000, n_bits=60)
     queries = random_packed(50, 60, seed=3)

@@ -38,7 +38,7 @@ def everything(folder: Path) -> dict[str, bytes]:
 
 def refused(folder: Path, write: Callable[[], object], *, n_bytes: int = 2000) -> None:
     before = everything(folder)
-    with files_of_at_most(n_bytes), pytest.raises(FileError, match=r"cannot write|too large"):
+    with files_of_at_most(n_bytes), pytest.raises(FileError, match=r"cannot write [^ ]*/[^. ]"):
         write()
     assert everything(folder) == before
 
@@ -85,7 +85,8 @@ def test_an_append_that_does_not_fit_leaves_the_archives_rows(
     packed = codec.encode(hidden)
     archive = PackedArchive.create(tmp_path / "codes.zarr", codec, shard_rows=1024)
     archive.append(packed[:2048])
-    refused(tmp_path, lambda: archive.append(packed[2048:]))
+    with files_of_at_most(2000), pytest.raises(FileError, match="cannot write"):
+        archive.append(packed[2048:])  # shards that are not visible yet may stay
     found = open_archive(tmp_path / "codes.zarr", mode="r+")
     np.testing.assert_array_equal(found[0 : len(found)], packed[:2048])
     found.append(packed[2048:])

@@ -9,6 +9,7 @@ import numpy as np
 from bitcodec.arguments import check_count
 from bitcodec.errors import ConfigError
 from bitcodec.ranking import Hits, RangeHits, best
+from bitcodec.search_results import MISSING_SCORE
 from bitcodec_faiss.backend import flat_codes, load_faiss, mapped_ids
 from bitcodec_faiss.scan import flat_nearest, flat_within, query_blocks
 
@@ -98,15 +99,19 @@ class HnswStore:
     def _walk(
         self, queries: np.ndarray, *, k: int, allowed: np.ndarray | None, ef_search: int
     ) -> Hits:
-        parameters = load_faiss().SearchParametersHNSW(efSearch=max(ef_search, k))
+        faiss = load_faiss()
+        chosen: dict[str, Any] = {}
         if allowed is not None:
             bitmap = np.packbits(allowed, bitorder="little")
-            parameters.sel = load_faiss().IDSelectorBitmap(bitmap)
+            chosen["sel"] = faiss.IDSelectorBitmap(bitmap)
+        parameters = faiss.SearchParametersHNSW(efSearch=max(ef_search, k), **chosen)
         ids = self.ids
         scores = np.empty((len(queries), k), dtype=np.int32)
         found = np.empty((len(queries), k), dtype=np.int64)
         for block in query_blocks(queries, n_hits=k):
             fetched, rows = self._graph.search(queries[block], k, params=parameters)
             labels = np.where(rows < 0, rows, ids[rows])
+            # FAISS gives what is missing the lowest distance there is.
+            fetched = np.where(rows < 0, MISSING_SCORE, fetched)
             scores[block], found[block] = best(fetched, labels, k=k)
         return scores, found
