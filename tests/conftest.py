@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -76,14 +77,16 @@ def postgres() -> Iterator[str]:
 def cluster() -> Iterator[None]:
     """Ray with two cores of this machine; started once, for it takes seconds."""
     ray = pytest.importorskip("ray")
-    os.environ.setdefault("RAY_worker_niceness", "0")  # else workers yield to all other tests
-    ray.init(
-        num_cpus=2,
-        include_dashboard=False,
-        object_store_memory=200_000_000,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # of pytest, when not installed
+        patch.setenv("RAY_worker_niceness", "0")  # else workers yield to whatever else runs
+        ray.init(
+            num_cpus=2,
+            include_dashboard=False,
+            object_store_memory=200_000_000,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
     ray.data.DataContext.get_current().enable_progress_bars = False
     yield
     ray.shutdown()

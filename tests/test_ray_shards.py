@@ -6,6 +6,7 @@ import copy
 import errno
 import os
 import signal
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -274,9 +275,10 @@ def test_a_bad_row_is_named_by_the_rows_around_it(
 def test_a_worker_without_the_package_is_named_before_the_work(tmp_path: Path) -> None:
     # Python runs this file when it starts, and here it makes the package one that is not there.
     (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['bitcodec_ray'] = None")
+    paths = os.pathsep.join([str(tmp_path), *sys.path])
     require_package()
     with pytest.raises(MissingExtraError, match=r"cannot import bitcodec_ray .*bitcodec\[ray\]"):
-        require_package(runtime_env={"env_vars": {"PYTHONPATH": str(tmp_path)}})
+        require_package(runtime_env={"env_vars": {"PYTHONPATH": paths}})
 
 
 # refusals

@@ -46,8 +46,8 @@ def encode_dataset(
 ) -> Dataset:
     """Encode a column of vectors; all other columns, ids among them, are carried along.
 
-    Rows stay beside their other columns, and in order within a block; Ray keeps the blocks in order
-    only where its option `preserve_order` is set.
+    Rows stay in order within a block; Ray keeps the blocks in order only where its option
+    `preserve_order` is set. Workers hold their cores while others read: leave some.
 
     Args:
         dataset: with a column of lists, or tensors, of d numbers.
@@ -153,7 +153,7 @@ def read_rows(
     column: str = "hidden",
     block_rows: int = BLOCK_ROWS,
 ) -> Dataset:
-    """Read files that Ray has no reader for, in slices: .npy, .safetensors, Zarr.
+    """Read files that Ray has no reader for, by slices: .npy, .safetensors, Zarr.
 
     Args:
         source: what `open_rows` takes.
@@ -200,14 +200,11 @@ def packed_batches(dataset: Dataset, *, column: str = "packed") -> Iterator[np.n
     """Give packed rows in the dataset's order, as a stream for `PackedArchive.append`.
 
     Args:
-        dataset: with packed rows.
-        column: the packed rows.
+        dataset: with packed rows in a column.
+        column: the column.
 
     Yields:
         (b, row_bytes) uint8.
-
-    Raises:
-        BitcodecError: whatever a worker raised.
     """
     options = dataset.context.execution_options
     before, options.preserve_order = options.preserve_order, True
@@ -227,7 +224,10 @@ def _read_blocks(n_rows: int, block_rows: int, read: Callable[[int, int], pa.Tab
         starts = [int(number) * block_rows for number in numbers["id"]]
         return pa.concat_tables([read(start, min(start + block_rows, n_rows)) for start in starts])
 
-    blocks = ray.data.range(n_blocks, override_num_blocks=n_blocks)
+    # No `range`: its tasks would wait for a core where actors of later steps hold them all.
+    blocks = ray.data.from_items(
+        [{"id": number} for number in range(n_blocks)], override_num_blocks=n_blocks
+    )
     return keeping_errors(blocks.map_batches(read_block, batch_size=1))
 
 
