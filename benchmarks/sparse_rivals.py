@@ -61,7 +61,7 @@ FVU_SLACK = 0.01
 """What quantised values may add to FVU, as a share of it."""
 FINEST, STEP_RATIO = 16, 2**0.5
 """Steps that are tried, from a 16th of the mean value upwards by this factor."""
-CURVE = (4.0, 2.0, 0.5)
+CURVE = (8.0, 4.0, 2.0, 0.5)
 """Multiples of the chosen step at which rate and FVU are measured too."""
 ACTIVITY_EDGES = tuple(10 ** (exponent / 2) for exponent in range(-10, 1))
 """Edges of the histogram of activities, half decades from 1e-5 to 1."""

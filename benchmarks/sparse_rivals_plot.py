@@ -1,4 +1,4 @@
-"""A picture of the sparse rivals, drawn from their JSON alone.
+"""A picture of the sparse rivals and the README's table, made from their JSON alone.
 
 Left: bits a token against FVU. An autoencoder's line is one training at several steps of its
 values; its marked point is the coarsest step that adds a hundredth to FVU. Right: how many features
@@ -14,8 +14,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks.rate_distortion import bits_at
 from benchmarks.results_file import RESULTS
 from benchmarks.sparse_rivals import ACTIVITY_EDGES, NAME
+from bitcodec.errors import ValueRangeError
 from bitcodec.files import read_json
 
 COLOURS = {
@@ -34,11 +36,53 @@ Methods = dict[str, dict[str, Any]]
 
 
 def main() -> int:
-    """Write benchmarks/results/sparse_rivals.png."""
-    path = RESULTS / f"{NAME}.png"
-    draw(read_json(RESULTS / f"{NAME}.json")["results"]["methods"], path)
-    print(path)
+    """Write benchmarks/results/sparse_rivals.png and print the table."""
+    results = read_json(RESULTS / f"{NAME}.json")["results"]
+    draw(results["methods"], RESULTS / f"{NAME}.png")
+    print("\n".join(table_of(results["methods"], results.get("losses", {}))))
     return 0
+
+
+def table_of(methods: Methods, losses: Methods) -> list[str]:
+    """Return the lines of a table in Markdown.
+
+    Args:
+        methods: as the benchmark stores them.
+        losses: likewise; may lack some.
+    """
+    lines = [
+        "| method | bits | of values | FVU | our bits at that FVU | recovered | on | dead "
+        "| on in over a tenth |",
+        "|---|" + "---:|" * 8,
+    ]
+    for name, figures in methods.items():
+        recovered = losses.get(name, {}).get("recovered")
+        cells = (
+            name,
+            f"{figures['bits_per_vector']:.0f}",
+            f"{figures['value_bits']:.0f}",
+            f"{figures['fvu']:.3f}",
+            our_bits(methods, figures["fvu"]),
+            "" if recovered is None else f"{recovered:.3f}",
+            f"{figures['features_on']:.1f}",
+            f"{figures['dead']:,}",
+            f"{figures['above_10_percent']:,}",
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def our_bits(methods: Methods, fvu: float) -> str:
+    """Return the bits of our codecs at an FVU, between their rates; nothing beyond these."""
+    ours = [
+        (figures["bits_per_vector"], figures["fvu"])
+        for name, figures in methods.items()
+        if family_of(name) == "bitcodec"
+    ]
+    try:
+        return f"{bits_at(ours, fvu):.0f}"
+    except ValueRangeError:
+        return ""
 
 
 def draw(methods: Methods, path: Path) -> None:

@@ -23,7 +23,7 @@ from benchmarks.sparse_codes import (
 from benchmarks.sparse_methods import Method, SparseRows, of_codec, on_features, random_signs
 from benchmarks.sparse_rival_losses import through
 from benchmarks.sparse_rivals import activity_figures, choose_step, fvu_of, measure
-from benchmarks.sparse_rivals_plot import draw
+from benchmarks.sparse_rivals_plot import draw, table_of
 from bitcodec import BitCodec
 from bitcodec.bits import unpack
 from bitcodec.metrics import DistortionMeter
@@ -211,3 +211,16 @@ def test_the_picture_is_drawn_from_the_figures_alone(tmp_path: Path) -> None:
     }
     draw(methods, tmp_path / "x.png")
     assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_table_tells_our_bits_at_a_rivals_fvu() -> None:
+    shared = {"value_bits": 0.0, "features_on": 3.0, "dead": 1, "above_10_percent": 2}
+    methods = {
+        "bitcodec 0.3": {**shared, "bits_per_vector": 100.0, "fvu": 0.4},
+        "bitcodec 0.1": {**shared, "bits_per_vector": 200.0, "fvu": 0.1},
+        "topk 8": {**shared, "bits_per_vector": 190.0, "fvu": 0.2},
+        "topk 1": {**shared, "bits_per_vector": 20.0, "fvu": 0.9},
+    }
+    within, beyond = table_of(methods, {"topk 8": {"recovered": 0.75}})[-2:]
+    assert within == "| topk 8 | 190 | 0 | 0.200 | 150 | 0.750 | 3.0 | 1 | 2 |"
+    assert beyond == "| topk 1 | 20 | 0 | 0.900 |  |  | 3.0 | 1 | 2 |"
