@@ -110,7 +110,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--judges", nargs="+", default=["tokens", "lexical", "chat"])
     parser.add_argument("--model", default="smollm2-135m", help="the chat model")
     parser.add_argument("--features", type=int, default=300, help="to name; 0 for all")
-    parser.add_argument("--chat-features", type=int, default=24)
+    parser.add_argument("--chat-features", type=int, default=8)
     return parser.parse_args()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,22 +10,18 @@ import numpy as np
 import pytest
 
 from bitcodec import BitCodec, TokenTexts
-from bitcodec.errors import ConfigError, FormatError, ShapeError, ValueRangeError
+from bitcodec.errors import ConfigError, ShapeError, ValueRangeError
 from bitcodec_naming import (
     Excerpt,
     FeatureRows,
-    Names,
     NamingSettings,
     lexical_judge,
-    matched_counts,
     name_features,
-    save_scores,
     token_judge,
 )
 from bitcodec_naming.naming import ask, draw_trials
 from bitcodec_naming.sources import bursty_contexts
 from bitcodec_naming.trials import Pair, Trial
-from bitcodec_naming.verdicts import AnsweredPair, verdict, wilson_interval
 from bitcodec_transformers import read_rows
 from tests.naming_sources import KeywordJudge, at_tokens, by_chance, word_rows
 
@@ -230,48 +225,6 @@ def test_a_judge_cannot_tell_contexts_from_counter_examples_by_their_order() -> 
     assert all(pair.on == 1 and pair.off == 0 for pair in answered)
 
 
-def test_a_verdict_counts_hits_and_rejections_by_kind() -> None:
-    found = verdict(
-        [
-            AnsweredPair(0.9, 0.2, "beside"),
-            AnsweredPair(0.8, 0.9, "beside"),
-            AnsweredPair(0.5, 0.5, "elsewhere"),
-            AnsweredPair(0.1, 0.4, "same_token"),
-        ]
-    )
-    assert found.hits == pytest.approx(2.5 / 4)
-    rejections = {part.kind: (part.n_pairs, part.share) for part in found.rejections}
-    assert rejections == {"same_token": (1, 1.0), "beside": (2, 0.5), "elsewhere": (1, 0.5)}
-    assert found.score == pytest.approx((2.5 + 2.5) / 8)
-    assert found.ranked == pytest.approx(1.5 / 4)
-    right = [0.9, 0.8, 0.8, 0.1, 0.5, 0.5, 0.1, 0.6]
-    assert found.bits == pytest.approx(np.mean(np.log2(right)) + 1)
-
-
-def test_a_certain_wrong_answer_costs_endless_bits() -> None:
-    assert verdict([AnsweredPair(0.0, 0.0, "beside")]).bits == -np.inf
-
-
-def test_wilson_intervals_are_those_of_the_closed_form() -> None:
-    # 24 of 24: the lower end is n / (n + z^2); and 0 of 24 mirrors it.
-    low, high = wilson_interval(24, 24)
-    assert low == pytest.approx(24 / (24 + 1.959963984540054**2))
-    assert high == 1.0
-    assert wilson_interval(0, 24) == pytest.approx((0.0, 1 - low))
-
-
-def test_names_round_trip_through_json(texts: TokenTexts, tmp_path: Path) -> None:
-    found = name_features(at_tokens(texts, [" is"], [" a"]), token_judge(), settings=SMALL)
-    found.save(tmp_path / "names.json")
-    assert Names.load(tmp_path / "names.json").to_dict() == found.to_dict()
-
-
-def test_foreign_json_is_no_names(tmp_path: Path) -> None:
-    (tmp_path / "names.json").write_text(json.dumps({"schema": "bitcodec.report", "version": 1}))
-    with pytest.raises(FormatError, match=r"expected names of schema bitcodec\.names"):
-        Names.load(tmp_path / "names.json")
-
-
 def test_the_same_seed_gives_the_same_names(real_source: FeatureRows) -> None:
     settings = NamingSettings(n_features=10, n_named=12, n_tested=6)
     runs = [name_features(real_source, lexical_judge(), settings=settings) for _ in range(2)]
@@ -301,26 +254,6 @@ def test_features_of_a_codec_are_named_beyond_chance_on_real_states(
     control = found.mean_control()
     assert control is not None
     assert found.mean_score()[1] > max(0.5, control[2])
-
-
-def test_matched_counts_compare_features_of_equal_activity(texts: TokenTexts) -> None:
-    named = at_tokens(texts, *[[word] for word in (" cat", " dog", " sat", " on", " mat")])
-    chance = by_chance(texts, 12, activity=1 / 12)  # as often as each of the words
-    left, right = (
-        name_features(source, token_judge(), settings=SMALL) for source in (named, chance)
-    )
-    frequent = name_features(by_chance(texts, 5, activity=0.6), token_judge(), settings=SMALL)
-    (count,) = matched_counts(left, right, [0.9])
-    assert count.n_matched <= 5
-    assert (count.left, count.right) == (count.n_matched, 0.0)
-    assert count.low > 0.5
-    assert matched_counts(left, frequent, [0.9])[0].n_matched == 0
-
-
-def test_a_picture_shows_scores_and_controls(texts: TokenTexts, tmp_path: Path) -> None:
-    found = name_features(at_tokens(texts, [" is"], [" a"]), token_judge(), settings=SMALL)
-    save_scores({"words": found}, tmp_path / "scores.png")
-    assert (tmp_path / "scores.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_one_document_is_refused() -> None:

@@ -47,7 +47,7 @@ def marked(excerpt: Excerpt) -> str:
     r"""Write an excerpt on one line with its token marked.
 
     >>> marked(Excerpt("This", " is", " it.\n"))
-    'This << is>> it.⏎'
+    'This<< is>> it.⏎'
     """
     parts = (excerpt.before, _OPEN, excerpt.token, _CLOSE, excerpt.after)
     return _LINE_BREAK.sub("⏎", "".join(parts))
