@@ -95,7 +95,9 @@ class Trial:
         self.old = self._state(self.begin)
         folder = self._copy()
         started = time.monotonic()
-        self.n_calls = self._run(folder, Moment())
+        n_calls = self._run(folder, Moment())
+        assert n_calls is not None, f"{job.name} did not end"
+        self.n_calls = n_calls
         self.seconds = time.monotonic() - started
         self.new, self.files = self._state(folder), files_of(folder)
         shutil.rmtree(folder)

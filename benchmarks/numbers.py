@@ -26,13 +26,14 @@ from benchmarks.results_file import merge_results
 from bitcodec import BitCodec
 from bitcodec.batches import HiddenBatches
 from bitcodec.bits import row_bytes, unpack
+from bitcodec.config import Refine
 
 INSTRUCTIONS = {
     "AVX-512": {"ATEN_CPU_CAPABILITY": "avx512", "MKL_ENABLE_INSTRUCTIONS": "AVX512"},
     "AVX2": {"ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"},
     "SSE4.2": {"ATEN_CPU_CAPABILITY": "default", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2"},
 }
-EFFORTS = ("none", "fast")
+EFFORTS: tuple[Refine, ...] = ("none", "fast")
 
 
 def main() -> None:

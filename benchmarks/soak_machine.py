@@ -219,7 +219,8 @@ class IndexMachine(RuleBasedStateMachine):
         return np.random.default_rng(seed).integers(0, len(self.material.hidden), n_rows)
 
     def _rows(self, chosen: np.ndarray) -> np.ndarray:
-        return self.encoded[0][chosen]
+        rows: np.ndarray = self.encoded[0][chosen]
+        return rows
 
     def _remember(self, ids: np.ndarray, chosen: np.ndarray) -> None:
         for number, row in zip(ids.tolist(), self._rows(chosen), strict=False):

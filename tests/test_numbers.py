@@ -65,7 +65,7 @@ def test_a_code_is_the_same_however_the_rows_are_held(
     np.save(tmp_path / "fortran.npy", np.asfortranarray(rows))
     save_file({"hidden": rows}, tmp_path / "rows.safetensors")
     fitted.save(tmp_path / "codec")
-    held = {
+    held: dict[str, Any] = {
         "strided": hidden[:300, :64],
         "fortran": np.asfortranarray(rows),
         "float64": rows.astype(np.float64),

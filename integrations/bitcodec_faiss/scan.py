@@ -85,12 +85,13 @@ def fetch_within(index: Any, queries: np.ndarray, *, radius: int) -> RangeHits:
 
 def strict_radius(radius: int, queries: np.ndarray) -> int:
     """Turn an inclusive radius into FAISS's, whose range is strict (< radius)."""
-    return min(radius, 8 * queries.shape[1]) + 1
+    return min(radius, 8 * int(queries.shape[1])) + 1
 
 
 def owners_of(limits: np.ndarray) -> np.ndarray:
     """Return the query's number of every hit, (n_hits,) int64, of FAISS's (q + 1,) limits."""
-    return np.repeat(np.arange(len(limits) - 1), np.diff(limits.astype(np.int64)))
+    n_hits: np.ndarray = limits[1:].astype(np.int64) - limits[:-1].astype(np.int64)
+    return np.repeat(np.arange(len(limits) - 1), n_hits)
 
 
 def scan_rows(
