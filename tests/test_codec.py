@@ -26,6 +26,7 @@ from bitcodec.errors import (
     ValueRangeError,
 )
 from bitcodec.range_coding import learn_context
+from tests.edited import edit_json
 
 N_BITS, ROW_BYTES, D = 67, 9, 576
 
@@ -36,9 +37,8 @@ def with_tensors(codec: BitCodec, folder: Path, **tensors: np.ndarray) -> BitCod
     header, known = storage.load_codec(folder)
     changed = {name: np.ascontiguousarray(value) for name, value in (known | tensors).items()}
     save_file(changed, folder / "model.safetensors")
-    text = (folder / "config.json").read_text()
-    new = text.replace(header.fingerprint, storage.fingerprint(changed))
-    (folder / "config.json").write_text(new)
+    assert header.fingerprint == codec.fingerprint_
+    edit_json(folder / "config.json", fingerprint=storage.fingerprint(changed))
     return BitCodec.load(folder)
 
 

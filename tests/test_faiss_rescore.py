@@ -102,7 +102,7 @@ def test_the_side_file_is_plain_and_is_counted(tmp_path: Path) -> None:
     np.testing.assert_array_equal(side, CODEC.encode(HIDDEN)[np.argsort(ids), CODE_BYTES:])
     content = json.loads((tmp_path / "index" / "index.json").read_text())
     assert content["side_file_bytes"] == (tmp_path / "index" / "side.npy").stat().st_size
-    assert (content["format_version"], content["metric"]) == (2, "hamming")
+    assert (content["format_version"], content["metric"]) == (3, "hamming")
     plain = HammingIndex(StubCodec(N_BITS))
     plain.add(HIDDEN)
     assert index.bytes_per_vector == plain.bytes_per_vector + 4
@@ -142,7 +142,7 @@ def test_a_folder_of_format_version_1_still_loads(tmp_path: Path) -> None:
     index.save(tmp_path / "index")
     path = tmp_path / "index" / "index.json"
     content = json.loads(path.read_text()) | {"format_version": 1}
-    for name in ("metric", "side_file_bytes", "side_sha256"):
+    for name in ("metric", "side_file_bytes", "side_sha256", "seal"):
         del content[name]
     path.write_text(json.dumps(content))
     loaded = HammingIndex.load(tmp_path / "index", codec)

@@ -351,7 +351,7 @@ def test_a_truncated_or_foreign_npy_file_is_refused_in_one_line(tmp_path: Path, 
 
 def test_a_npy_file_of_python_objects_is_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.array([[None]], dtype=object), allow_pickle=True)
-    with pytest.raises(FormatError, match="objects"):
+    with pytest.raises(FormatError, match=r"object of shape .* are no numbers"):
         open_npy(tmp_path / "x.npy")
 
 

@@ -384,7 +384,7 @@ class TestExistingOutput:
     def test_a_full_disk_is_one_line_and_can_be_resumed(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def full(*_: object) -> None:
+        def full(*_: object, **_metadata: object) -> None:
             raise SafetensorError("No space left on device")
 
         with monkeypatch.context() as patch:
