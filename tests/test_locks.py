@@ -276,7 +276,12 @@ def test_a_command_that_is_told_to_stop_says_so_and_leaves_the_old_file(
     np.save(tmp_path / "hidden.npy", hidden)
     command = [sys.executable, "-m", "bitcodec_cli", "encode", "codec", "-", "-o", "codes.npy"]
     with subprocess.Popen(
-        [*command, "--overwrite"], cwd=tmp_path, stdin=subprocess.PIPE, stderr=subprocess.PIPE
+        [*command, "--overwrite"],
+        cwd=tmp_path,
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        # In the background of a shell SIGINT is ignored, and that is inherited.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         assert process.stdin is not None
         process.stdin.write((tmp_path / "hidden.npy").read_bytes()[:100_000])
