@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import resource
 import subprocess
 import sys
 import time
@@ -101,8 +100,9 @@ def stream(rows: np.ndarray, n: int, d: int) -> Iterator[torch.Tensor]:
 
 
 def peak_mebibytes() -> float:
-    """Return the most memory that this process had."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """Return the most memory that this program had; getrusage would count its parent's too."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 def slope(runs: list[dict[str, Any]], what: str) -> float:
@@ -125,10 +125,11 @@ def draw(results: dict[str, Any], path: Path) -> None:
             axes[0, column].loglog(sizes, times, marker="o", label=name)
         memory = [run["mebibytes"] + run["growth_mebibytes"] for run in results[what]]
         axes[1, column].semilogx(sizes, memory, marker="o", color="tab:gray")
-        axes[1, column].set(xlabel=title, ylim=(0, None))
+        axes[1, column].set_xlabel(title)
     axes[0, 0].set_ylabel("seconds, one thread")
     axes[0, 0].legend()
     axes[1, 0].set_ylabel("peak memory, MiB")
+    axes[1, 0].set_ylim(bottom=0)
     base = ", ".join(f"{name} = {size:,}" for name, size in results["base"].items())
     figure.suptitle(f"Encoding and decoding, elsewhere {base}")
     figure.savefig(path, dpi=120)
