@@ -10,6 +10,9 @@ from dataclasses import dataclass
 
 import psutil
 
+LOOK_SECONDS = 0.1
+"""Between two looks: what a process uses between the last of them and its end is not counted."""
+
 
 @dataclass
 class Usage:
@@ -30,19 +33,49 @@ def measured(*, memory: bool = False) -> Iterator[Usage]:
     Args:
         memory: watch the memory too.
     """
-    usage, stop = Usage(), threading.Event()
-    watcher = threading.Thread(target=_watch, args=(usage, stop), daemon=True)
-    if memory:
-        watcher.start()
-    started, before = time.perf_counter(), _cpu_seconds()
+    usage, watcher = Usage(), _Watcher(memory=memory)
+    started = time.perf_counter()
+    watcher.start()
     try:
         yield usage
     finally:
         usage.seconds = time.perf_counter() - started
-        usage.cpu_seconds = _cpu_seconds() - before
-        stop.set()
-        if memory:
-            watcher.join()
+        usage.cpu_seconds, usage.peak_bytes = watcher.end()
+
+
+class _Watcher(threading.Thread):
+    """Remember the last processor time of every process: no parent knows it of all that end."""
+
+    def __init__(self, *, memory: bool) -> None:
+        super().__init__(daemon=True)
+        self._memory, self._ended = memory, threading.Event()
+        self._first: dict[psutil.Process, float] = {}
+        self._last: dict[psutil.Process, float] = {}
+        self._peak_bytes = 0
+        for process in _family():
+            self._first[process] = _cpu_seconds(process)
+
+    def run(self) -> None:
+        n_looks = 0
+        while not self._ended.wait(LOOK_SECONDS):
+            self._look(memory=self._memory and n_looks % 10 == 0)
+            n_looks += 1
+
+    def end(self) -> tuple[float, int]:
+        """Return processor seconds since the start, and the most memory seen."""
+        self._ended.set()
+        self.join()
+        self._look(memory=self._memory)
+        used = (last - self._first.get(process, 0.0) for process, last in self._last.items())
+        return sum(used), self._peak_bytes
+
+    def _look(self, *, memory: bool) -> None:
+        total = 0
+        for process in _family():
+            with contextlib.suppress(psutil.Error):
+                self._last[process] = _cpu_seconds(process)
+                total += process.memory_full_info().pss if memory else 0
+        self._peak_bytes = max(self._peak_bytes, total)
 
 
 def _family() -> list[psutil.Process]:
@@ -50,19 +83,6 @@ def _family() -> list[psutil.Process]:
     return [own, *own.children(recursive=True)]
 
 
-def _cpu_seconds() -> float:
-    # Of a process that has ended, the parent's count of its children knows.
-    total = 0.0
-    for process in _family():
-        with contextlib.suppress(psutil.Error):
-            total += sum(process.cpu_times()[:4])
-    return total
-
-
-def _watch(usage: Usage, stop: threading.Event) -> None:
-    while not stop.wait(1.0):
-        now = 0
-        for process in _family():
-            with contextlib.suppress(psutil.Error):
-                now += process.memory_full_info().pss
-        usage.peak_bytes = max(usage.peak_bytes, now)
+def _cpu_seconds(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)

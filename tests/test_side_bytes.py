@@ -15,6 +15,7 @@ from bitcodec.errors import ConfigError, FormatError, ShapeError, ValueRangeErro
 from bitcodec.model import to_unit_rows
 from bitcodec.side_rows import SideRows
 from bitcodec.storage import PackedWriter, open_packed
+from tests.edited import edit_json
 
 N_BITS = 133
 
@@ -268,7 +269,8 @@ def test_changed_side_bytes_in_a_header_are_noticed(
 ) -> None:
     codecs[2].save(tmp_path / "codec")
     path = tmp_path / "codec" / "config.json"
-    path.write_text(path.read_text().replace('"side_bytes": 2', '"side_bytes": 4'))
+    parameters = json.loads(path.read_text())["parameters"] | {"side_bytes": 4}
+    edit_json(path, parameters=parameters)
     with pytest.raises(FormatError, match="holds 2 side bytes, its header 4"):
         BitCodec.load(tmp_path / "codec")
 
