@@ -22,7 +22,7 @@ def seal_of(content: dict[str, Any]) -> str:
     """Return the seal of an object, which is to be without one.
 
     >>> seal_of({"b": 1, "a": [0.5]})[:16]
-    'adc9ad0ceea2bb6a'
+    '1c6e9e1e92b8d1d5'
     """
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode("ascii")).hexdigest()
