@@ -101,14 +101,15 @@ def atomic_pair(
         finals = [
             stack.enter_context(_written(path, overwrite=overwrite)) for path in (first, second)
         ]
-        for final in finals:
+        # The second first: what a killed writer had decided on is finished before it is cleared.
+        for final in reversed(finals):
             stack.enter_context(_cleared(final))
         staged = hidden_name(finals[0], "staged"), hidden_name(finals[1], "staged")
         try:
             yield staged
             for temporary, final in zip(staged, finals, strict=True):
                 sync(temporary)
-                refuse_existing(final, overwrite=overwrite)
+                _refuse_to_replace(final, temporary, overwrite=overwrite)
             rename_together(dict(zip(staged, finals, strict=True)))
         finally:
             for temporary in staged:
@@ -366,11 +367,15 @@ def one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def _replace(temporary: Path, final: Path, *, overwrite: bool) -> None:
+def _refuse_to_replace(final: Path, temporary: Path, *, overwrite: bool) -> None:
     refuse_existing(final, overwrite=overwrite)
     if os.path.lexists(final) and final.is_dir() != temporary.is_dir():
         kinds = ("folder", "file") if final.is_dir() else ("file", "folder")
         raise FileError(f"{final} is a {kinds[0]} and no {kinds[1]} will replace it: rename one")
+
+
+def _replace(temporary: Path, final: Path, *, overwrite: bool) -> None:
+    _refuse_to_replace(final, temporary, overwrite=overwrite)
     if not final.is_dir() or final.is_symlink():
         temporary.replace(final)
     elif not swap_folders(temporary, final):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -173,6 +174,28 @@ def test_a_pair_whose_writer_died_between_its_renames_is_finished_by_who_reads_i
     monkeypatch.undo()
     settle(tmp_path / "b")
     assert [(tmp_path / name).read_text() for name in ("a", "b")] == ["new", "new"]
+    assert names(tmp_path) == ["a", "b"]
+
+
+def test_a_pair_whose_writer_died_is_finished_before_the_next_writer_fails(tmp_path: Path) -> None:
+    renames = staged_pair(tmp_path)
+    journal = hidden_name(tmp_path / "b", "commit")
+    journal.write_text(json.dumps({new.name: final.name for new, final in renames.items()}))
+    pair = atomic_pair(tmp_path / "a", tmp_path / "b", overwrite=True)
+    with pytest.raises(KeyError, match="midway"), pair:
+        raise KeyError("midway")
+    assert [(tmp_path / name).read_text() for name in ("a", "b")] == ["new", "new"]
+    assert names(tmp_path) == ["a", "b"]
+
+
+def test_a_pair_one_of_which_cannot_be_put_in_place_leaves_both_old_ones(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("old")
+    (tmp_path / "b").mkdir()
+    pair = atomic_pair(tmp_path / "a", tmp_path / "b", overwrite=True)
+    with pytest.raises(FileError, match="b is a folder and no file will replace it"), pair as new:
+        for path in new:
+            path.write_text("new")
+    assert (tmp_path / "a").read_text() == "old"
     assert names(tmp_path) == ["a", "b"]
 
 
