@@ -7,6 +7,7 @@ are those of the chunk before, and nothing of the size of the whole input is mad
 from __future__ import annotations
 
 import threading
+from functools import partial
 from typing import Any
 
 import torch
@@ -149,8 +150,8 @@ class DecodingProduct:
         (n_bits, n_columns), dtype, device = self._weight.shape, self._weight.dtype, codes.device
         n_rows = _up(len(codes), ROW_MULTIPLE)
         product = self._scratch.take("product", (n_rows, n_columns), dtype, device)
-        bits = self._scratch.take("bits", (n_rows, n_bits), dtype, device)
-        unpacked_product(codes, self._weight, bits=bits, out=product)
+        room = partial(self._scratch.take, "bits", (n_rows, n_bits), dtype, device)
+        unpacked_product(codes, self._weight, room=room, out=product)
         return self._offset + product[: len(codes), : len(self._offset)]
 
 
