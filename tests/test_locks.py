@@ -83,6 +83,21 @@ def test_a_lock_holds_against_another_process_and_dies_with_it(tmp_path: Path) -
     assert names(tmp_path) == ["out"]
 
 
+def test_a_forked_child_does_not_hold_the_locks_of_its_parent(tmp_path: Path) -> None:
+    with writing_alone(tmp_path / "out"):
+        child = os.fork()
+        if not child:
+            status = 1
+            try:
+                with writing_alone(tmp_path / "out"):
+                    pass
+            except FileError:
+                status = 0
+            finally:
+                os._exit(status)
+        assert os.waitpid(child, 0)[1] == 0
+
+
 def test_a_thread_may_write_what_it_has_locked(tmp_path: Path) -> None:
     with writing_alone(tmp_path / "out"):
         with atomic_path(tmp_path / "out") as temporary:
