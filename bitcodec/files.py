@@ -124,7 +124,9 @@ def _written(target: PathLike, *, overwrite: bool) -> Iterator[Path]:
         raise FileError(f"{target} has no name of its own: name the file or folder to write")
     refuse_existing(final, overwrite=overwrite)
     with _refused_in_words(final):
-        yield final.resolve() if final.is_symlink() else final
+        final = final.resolve() if final.is_symlink() else final
+    with _refused_in_words(final):
+        yield final
 
 
 @contextlib.contextmanager
@@ -142,10 +144,21 @@ def _refused_in_words(final: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if isinstance(error, FileError) or error.errno not in _WRITE_ADVICE:
+        known = error.errno in _WRITE_ADVICE and _may_be_of(error, final)
+        if isinstance(error, FileError) or not known:
             raise
         told = visible_name(final)
         raise FileError(f"cannot write {told}: {_WRITE_ADVICE[error.errno]}") from error
+
+
+def _may_be_of(error: OSError, final: Path) -> bool:
+    """Say whether an error names a target or nothing: a block may lack its inputs, too."""
+    if not isinstance(error.filename, (str, bytes, os.PathLike)):
+        return True
+    named = Path.cwd() / os.fsdecode(error.filename)
+    if not named.is_relative_to(final.parent):
+        return False
+    return all(final.name in part for part in named.relative_to(final.parent).parts[:1])
 
 
 def refuse_existing(target: PathLike, *, overwrite: bool = False) -> None:
