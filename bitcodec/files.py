@@ -144,11 +144,10 @@ def _refused_in_words(final: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        known = error.errno in _WRITE_ADVICE and _may_be_of(error, final)
-        if isinstance(error, FileError) or not known:
+        advice = _WRITE_ADVICE.get(error.errno or 0)
+        if isinstance(error, FileError) or advice is None or not _may_be_of(error, final):
             raise
-        told = visible_name(final)
-        raise FileError(f"cannot write {told}: {_WRITE_ADVICE[error.errno]}") from error
+        raise FileError(f"cannot write {visible_name(final)}: {advice}") from error
 
 
 def _may_be_of(error: OSError, final: Path) -> bool:
