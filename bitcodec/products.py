@@ -57,7 +57,7 @@ class EncodingProduct:
     bias and cost float32 digits.
 
     Args:
-        model: the autoencoder; later changes of it have no effect here.
+        model: the autoencoder, which must not change later.
         precision: of the products.
 
     Threads may share an object.
