@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import importlib
 import logging
+from collections.abc import Callable
 from types import ModuleType
 
 import numpy as np
@@ -57,20 +58,26 @@ def pack_logits(logits: torch.Tensor, threshold: torch.Tensor) -> torch.Tensor:
 
 
 def unpacked_product(
-    codes: torch.Tensor, weight: torch.Tensor, *, bits: torch.Tensor, out: torch.Tensor
+    codes: torch.Tensor,
+    weight: torch.Tensor,
+    *,
+    room: Callable[[], torch.Tensor],
+    out: torch.Tensor,
 ) -> None:
     """Multiply packed bits with a matrix.
 
     Args:
         codes: (n, ceil(h / 8)) uint8, pad bits 0.
         weight: (h, d) floats there.
-        bits: (m, h), m >= n, room for bits of the weight's dtype, where they must be floats.
+        room: gives (m, h), m >= n, for bits of the weight's dtype; asked for only where they must
+            be floats.
         out: (m, d) floats there; its first n rows become the product, the rest are undefined.
     """
     kernels = kernels_for(codes.device)
     if kernels is not None:
         kernels.unpacked_product(codes, weight, out=out)
         return
+    bits = room()
     bits[: len(codes)] = unpack(codes, n_bits=len(weight))
     torch.mm(bits, weight, out=out)
 

@@ -132,7 +132,13 @@ class Checkpoint:
         if not self.path.exists():
             return None
         header, tensors = _read(self.path)
-        saved = CodecConfig.from_dict(header["parameters"])
+        try:
+            saved = CodecConfig.from_dict(header["parameters"])
+        except (ConfigError, TypeError) as error:
+            raise FormatError(
+                f"{self.path} has bad parameters: {error}: go on with the bitcodec that wrote it, "
+                "or name another file to begin anew"
+            ) from error
         differ = [
             field.name
             for field in dataclasses.fields(CodecConfig)

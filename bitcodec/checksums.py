@@ -111,9 +111,17 @@ def checksums_beside(path: PathLike) -> BlockChecksums | None:
     file = checksums_file(path)
     if not file.is_file():
         return None
-    content = unsealed(read_json(file), where=file)
-    if (content.get("format"), content.get("format_version")) != (_FORMAT, _FORMAT_VERSION):
-        raise FormatError(f"{file} does not hold checksums of hidden states: it must not lie there")
+    content = read_json(file)
+    if content.get("format") != _FORMAT:
+        raise FormatError(
+            f"{file} does not hold the checksums of {Path(path).name}, as its name says: rename it"
+        )
+    content = unsealed(content, where=file)
+    if content.get("format_version") != _FORMAT_VERSION:
+        raise FormatError(
+            f"{file} is of format {content.get('format_version')!r:.40}, this version reads "
+            f"{_FORMAT_VERSION}: upgrade bitcodec"
+        )
     return _noted(content.get("crc32"), "hidden")
 
 

@@ -95,7 +95,7 @@ class PackedCoder:
             hidden: (n, d) float32, finite, on any device.
         """
         device = self._mean.device
-        codes = torch.empty(len(hidden), self.code_bytes, dtype=torch.uint8, device=device)
+        codes = self._room(len(hidden), self.code_bytes, torch.uint8)
         for part in self._chunks(len(hidden)):
             codes[part] = self._encoding.encode(hidden[part].to(device))
         return codes
@@ -108,7 +108,7 @@ class PackedCoder:
             codes: (n, ceil(h / 8)) uint8 on any device, pad bits 0.
         """
         device = self._mean.device
-        hidden = torch.empty(len(codes), len(self._offset), device=device)
+        hidden = self._room(len(codes), len(self._offset), torch.float32)
         for part in self._chunks(len(codes)):
             deviation = self._decoding.decode(codes[part].to(device))
             torch.add(deviation, self._mean, out=hidden[part])
@@ -192,6 +192,11 @@ class PackedCoder:
         """Decode (n, code_bytes) to how rows differ from the mean, before factor and shrinkage."""
         on_device = torch.from_numpy(np.array(codes)).to(self._mean.device)  # may be a mapped file
         return self._decoding.decode(on_device)
+
+    def _room(self, n_rows: int, n_columns: int, dtype: torch.dtype) -> torch.Tensor:
+        """Make room for a result that its caller may compute gradients with."""
+        with torch.inference_mode(mode=False):
+            return torch.empty(n_rows, n_columns, dtype=dtype, device=self._mean.device)
 
     def _chunks(self, n_rows: int) -> list[slice]:
         size = self._chunk_rows

@@ -101,14 +101,15 @@ def atomic_pair(
         finals = [
             stack.enter_context(_written(path, overwrite=overwrite)) for path in (first, second)
         ]
-        for final in finals:
+        # The second first: what a killed writer had decided on is finished before it is cleared.
+        for final in reversed(finals):
             stack.enter_context(_cleared(final))
         staged = hidden_name(finals[0], "staged"), hidden_name(finals[1], "staged")
         try:
             yield staged
             for temporary, final in zip(staged, finals, strict=True):
                 sync(temporary)
-                refuse_existing(final, overwrite=overwrite)
+                _refuse_to_replace(final, temporary, overwrite=overwrite)
             rename_together(dict(zip(staged, finals, strict=True)))
         finally:
             for temporary in staged:
@@ -123,7 +124,9 @@ def _written(target: PathLike, *, overwrite: bool) -> Iterator[Path]:
         raise FileError(f"{target} has no name of its own: name the file or folder to write")
     refuse_existing(final, overwrite=overwrite)
     with _refused_in_words(final):
-        yield final.resolve() if final.is_symlink() else final
+        final = final.resolve() if final.is_symlink() else final
+    with _refused_in_words(final):
+        yield final
 
 
 @contextlib.contextmanager
@@ -141,10 +144,20 @@ def _refused_in_words(final: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if isinstance(error, FileError) or error.errno not in _WRITE_ADVICE:
+        advice = _WRITE_ADVICE.get(error.errno or 0)
+        if isinstance(error, FileError) or advice is None or not _may_be_of(error, final):
             raise
-        told = visible_name(final)
-        raise FileError(f"cannot write {told}: {_WRITE_ADVICE[error.errno]}") from error
+        raise FileError(f"cannot write {visible_name(final)}: {advice}") from error
+
+
+def _may_be_of(error: OSError, final: Path) -> bool:
+    """Say whether an error names a target or nothing: a block may lack its inputs, too."""
+    if not isinstance(error.filename, (str, bytes, os.PathLike)):
+        return True
+    named = Path.cwd() / os.fsdecode(error.filename)
+    if not named.is_relative_to(final.parent):
+        return False
+    return all(final.name in part for part in named.relative_to(final.parent).parts[:1])
 
 
 def refuse_existing(target: PathLike, *, overwrite: bool = False) -> None:
@@ -366,11 +379,15 @@ def one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def _replace(temporary: Path, final: Path, *, overwrite: bool) -> None:
+def _refuse_to_replace(final: Path, temporary: Path, *, overwrite: bool) -> None:
     refuse_existing(final, overwrite=overwrite)
     if os.path.lexists(final) and final.is_dir() != temporary.is_dir():
         kinds = ("folder", "file") if final.is_dir() else ("file", "folder")
         raise FileError(f"{final} is a {kinds[0]} and no {kinds[1]} will replace it: rename one")
+
+
+def _replace(temporary: Path, final: Path, *, overwrite: bool) -> None:
+    _refuse_to_replace(final, temporary, overwrite=overwrite)
     if not final.is_dir() or final.is_symlink():
         temporary.replace(final)
     elif not swap_folders(temporary, final):

@@ -18,8 +18,8 @@ except ImportError:  # no locks on this system: the last of two writers wins, as
 
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 """What file systems without locks say."""
-_owners: dict[Path, int] = {}
-"""The thread that holds each lock of this process."""
+_owners: dict[Path, tuple[int, int]] = {}
+"""The process and thread that hold each lock; a forked child has a copy, and none of the locks."""
 
 
 @contextlib.contextmanager
@@ -40,7 +40,8 @@ def writing_alone(target: str | os.PathLike[str]) -> Iterator[bool]:
         OSError: the folder cannot be written to.
     """
     final = (Path.cwd() / target).parent.resolve() / Path(target).name
-    if _owners.get(final) == threading.get_ident():
+    own = os.getpid(), threading.get_ident()
+    if _owners.get(final) == own:
         yield True
         return
     path = final.with_name(f".{final.name}.lock")
@@ -48,7 +49,7 @@ def writing_alone(target: str | os.PathLike[str]) -> Iterator[bool]:
     if handle is None:
         yield False
         return
-    _owners[final] = threading.get_ident()
+    _owners[final] = own
     try:
         yield True
     finally:

@@ -7,6 +7,7 @@ are those of the chunk before, and nothing of the size of the whole input is mad
 from __future__ import annotations
 
 import threading
+from functools import partial
 from typing import Any
 
 import torch
@@ -56,7 +57,7 @@ class EncodingProduct:
     bias and cost float32 digits.
 
     Args:
-        model: the autoencoder; later changes of it have no effect here.
+        model: the autoencoder, which must not change later.
         precision: of the products.
 
     Threads may share an object.
@@ -149,8 +150,8 @@ class DecodingProduct:
         (n_bits, n_columns), dtype, device = self._weight.shape, self._weight.dtype, codes.device
         n_rows = _up(len(codes), ROW_MULTIPLE)
         product = self._scratch.take("product", (n_rows, n_columns), dtype, device)
-        bits = self._scratch.take("bits", (n_rows, n_bits), dtype, device)
-        unpacked_product(codes, self._weight, bits=bits, out=product)
+        room = partial(self._scratch.take, "bits", (n_rows, n_bits), dtype, device)
+        unpacked_product(codes, self._weight, room=room, out=product)
         return self._offset + product[: len(codes), : len(self._offset)]
 
 

@@ -270,19 +270,22 @@ class Trainer:
     def _kept(
         self, steps: Iterator[TrainingRecord], batches: HiddenBatches, checkpoint: Checkpoint
     ) -> Iterator[TrainingRecord]:
-        received = [0]
-        while received:
+        stopped = True
+        while stopped:
+            stopped = False
             with held_signals() as received:
                 for record in steps:
                     last = record.step == self.config.n_steps
                     if last or record.step % checkpoint.every == 0:
                         self._save(batches, checkpoint)
                     yield record
-                    if any_process(bool(received)):
+                    stopped = any_process(bool(received))
+                    if stopped:
                         self._save(batches, checkpoint)
                         break
             for number in received:  # now that they are no longer held
                 signal.raise_signal(number)
+            # Whoever lives on, because the signal was another's or is handled, goes on.
 
     def _save(self, batches: HiddenBatches, checkpoint: Checkpoint) -> None:
         state = self.state(batches)  # by all processes: parts of it are sums over them

@@ -11,8 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from bitcodec import BitCodec, TrainingRecord
+from bitcodec.checkpoints import Checkpoint
+from bitcodec.config import CodecConfig
 from bitcodec.errors import ConfigError, FileError, FormatError, MismatchError
 
 SMALL = {"n_bits": 96, "n_steps": 40, "batch_size": 256, "refine": "none"}
@@ -175,6 +178,17 @@ def test_a_damaged_checkpoint_is_refused_by_its_name(hidden: np.ndarray, tmp_pat
     (tmp_path / "run").write_bytes(content[: len(content) // 2])
     with pytest.raises(FormatError, match="run is not a checkpoint"):
         BitCodec().set_params(**SMALL).fit(hidden, checkpoint=tmp_path / "run")
+
+
+def test_a_checkpoint_with_a_parameter_of_another_version_is_refused_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, checkpoint = CodecConfig(n_bits=8), Checkpoint(tmp_path / "run", every=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(CodecConfig, "to_dict", lambda self: {"n_bits": 8, "of_tomorrow": 1})
+        checkpoint.save({"x": torch.zeros(1)}, config)
+    with pytest.raises(FormatError, match=r"run has bad parameters: .*of_tomorrow"):
+        checkpoint.load(config)
 
 
 def test_a_checkpoint_that_could_not_be_written_is_refused_before_training(

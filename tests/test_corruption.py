@@ -108,3 +108,12 @@ def test_a_block_moved_to_another_place_is_found() -> None:
         checksums.check(rows[BLOCK_ROWS:], first_row=0, where="x")
     with pytest.raises(FormatError, match="rows 0 to 256 are not those"):
         checksums.check(rows.view(np.int32), first_row=0, where="x")
+
+
+def test_the_file_of_another_tool_beside_hidden_states_is_not_called_damaged(
+    tmp_path: Path,
+) -> None:
+    np.save(tmp_path / "a.npy", np.zeros((3, 2), np.float32))
+    (tmp_path / "a.npy.json").write_text('{"of": "another tool"}')
+    with pytest.raises(FormatError, match=r"does not hold the checksums of a\.npy.*rename it"):
+        HiddenBatches(tmp_path / "a.npy")

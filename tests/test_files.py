@@ -213,6 +213,11 @@ def test_an_error_that_is_not_of_the_disk_passes_as_it_is(tmp_path: Path) -> Non
         raise TimeoutError(errno.ETIMEDOUT, "slow")
 
 
+def test_an_input_that_a_block_does_not_find_is_not_taken_for_the_target(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=r"No such file.*input\.npy"), atomic_path(tmp_path / "out"):
+        (tmp_path / "input.npy").read_bytes()
+
+
 FULL_DISK = """
 import resource, sys
 from pathlib import Path

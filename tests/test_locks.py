@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -80,6 +81,21 @@ def test_a_lock_holds_against_another_process_and_dies_with_it(tmp_path: Path) -
     with atomic_path(tmp_path / "out") as temporary:
         temporary.write_text("new")
     assert names(tmp_path) == ["out"]
+
+
+def test_a_forked_child_does_not_hold_the_locks_of_its_parent(tmp_path: Path) -> None:
+    with writing_alone(tmp_path / "out"):
+        child = os.fork()
+        if not child:
+            status = 1
+            try:
+                with writing_alone(tmp_path / "out"):
+                    pass
+            except FileError:
+                status = 0
+            finally:
+                os._exit(status)
+        assert os.waitpid(child, 0)[1] == 0
 
 
 def test_a_thread_may_write_what_it_has_locked(tmp_path: Path) -> None:
@@ -173,6 +189,28 @@ def test_a_pair_whose_writer_died_between_its_renames_is_finished_by_who_reads_i
     monkeypatch.undo()
     settle(tmp_path / "b")
     assert [(tmp_path / name).read_text() for name in ("a", "b")] == ["new", "new"]
+    assert names(tmp_path) == ["a", "b"]
+
+
+def test_a_pair_whose_writer_died_is_finished_before_the_next_writer_fails(tmp_path: Path) -> None:
+    renames = staged_pair(tmp_path)
+    journal = hidden_name(tmp_path / "b", "commit")
+    journal.write_text(json.dumps({new.name: final.name for new, final in renames.items()}))
+    pair = atomic_pair(tmp_path / "a", tmp_path / "b", overwrite=True)
+    with pytest.raises(KeyError, match="midway"), pair:
+        raise KeyError("midway")
+    assert [(tmp_path / name).read_text() for name in ("a", "b")] == ["new", "new"]
+    assert names(tmp_path) == ["a", "b"]
+
+
+def test_a_pair_one_of_which_cannot_be_put_in_place_leaves_both_old_ones(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("old")
+    (tmp_path / "b").mkdir()
+    pair = atomic_pair(tmp_path / "a", tmp_path / "b", overwrite=True)
+    with pytest.raises(FileError, match="b is a folder and no file will replace it"), pair as new:
+        for path in new:
+            path.write_text("new")
+    assert (tmp_path / "a").read_text() == "old"
     assert names(tmp_path) == ["a", "b"]
 
 

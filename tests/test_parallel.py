@@ -108,6 +108,7 @@ def test_rows_that_do_not_divide_among_processes_are_refused(
 # One run of two processes for all that follows: starting them takes longer than their fits.
 TOGETHER = """
 import json
+import signal
 import sys
 import warnings
 from collections.abc import Callable
@@ -159,6 +160,17 @@ with joined_processes():
     except FileError as error:
         (folder / f"refused-{rank()}.txt").write_text(str(error))
     resumed = fit(rows, checkpoint=folder / "one.state", **NOISY)
+    steps = []
+
+    def note(record):
+        steps.append(record.step)
+        if record.step == 5 and rank() == 1:
+            signal.raise_signal(signal.SIGTERM)
+
+    if rank() == 1:
+        signal.signal(signal.SIGTERM, lambda number, frame: None)
+    fit(rows[:2048], checkpoint=folder / "signalled.state", on_record=note)
+    (folder / f"steps-{rank()}.json").write_text(json.dumps(steps))
     if rank() == 0:
         for name, codec in {"whole": whole, "again": again, "resumed": resumed}.items():
             codec.save(folder / name)
@@ -242,6 +254,12 @@ def test_a_fit_of_two_processes_is_gone_on_with_by_one(hidden: np.ndarray, toget
     resumed = fit(hidden, checkpoint=together / "two.state", **NOISY)
     assert [record.step for record in resumed.history_] == list(range(1, 31))
     refuse_difference(fit(hidden, **NOISY), resumed, hidden)
+
+
+def test_a_signal_to_one_process_does_not_end_the_training_of_the_other(together: Path) -> None:
+    for rank in (0, 1):
+        steps = json.loads((together / f"steps-{rank}.json").read_text())
+        assert steps == list(range(1, 31))
 
 
 def test_processes_that_see_different_checkpoints_say_so(together: Path) -> None:

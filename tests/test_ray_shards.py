@@ -234,15 +234,20 @@ def test_a_rerun_goes_on_behind_what_is_done(
 
 
 @pytest.mark.usefixtures("in_process")
+@pytest.mark.parametrize("n_rows", [1024, 1000])
 def test_a_run_that_was_stopped_after_its_commit_is_not_done_twice(
-    hidden: np.ndarray, codec: BitCodec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    hidden: np.ndarray,
+    codec: BitCodec,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    n_rows: int,
 ) -> None:
     journal, archive = tmp_path / "journal", archive_of(tmp_path / "a.zarr", codec)
     with monkeypatch.context() as patch:
         patch.setattr(Journal, "remove", lambda self: None)
-        encode_rows(hidden[:1024], codec, archive, journal=journal)
-    assert encode_rows(hidden[:1024], codec, archive, journal=journal) == 1024
-    assert len(open_archive(tmp_path / "a.zarr")) == 1024
+        encode_rows(hidden[:n_rows], codec, archive, journal=journal)
+    assert encode_rows(hidden[:n_rows], codec, archive, journal=journal) == n_rows
+    assert len(open_archive(tmp_path / "a.zarr")) == n_rows
     assert not journal.exists()
 
 

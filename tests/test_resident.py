@@ -23,6 +23,16 @@ def test_codes_on_the_device_are_those_of_the_linear_pass(
     np.testing.assert_array_equal(decoded.cpu().numpy(), codec.decode(packed.cpu().numpy()))
 
 
+def test_gradients_flow_through_what_is_made_of_decoded_rows(
+    codec: BitCodec, hidden: np.ndarray
+) -> None:
+    decoded = codec.decode_on_device(codec.encode_on_device(torch.from_numpy(hidden[:9])))
+    probe = torch.nn.Linear(codec.n_dims_, 1, bias=False)
+    probe(decoded).sum().backward()
+    assert probe.weight.grad is not None
+    torch.testing.assert_close(probe.weight.grad[0], decoded.sum(dim=0))
+
+
 def test_no_rows_stay_no_rows(codec: BitCodec) -> None:
     packed = codec.encode_on_device(torch.empty(0, codec.n_dims_))
     assert packed.shape == (0, codec.row_bytes_)

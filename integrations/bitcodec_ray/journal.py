@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from dataclasses import asdict, dataclass, replace
@@ -10,7 +11,8 @@ from types import TracebackType
 from typing import Any, Self, TextIO
 
 from bitcodec.errors import FormatError, MismatchError
-from bitcodec.files import PathLike
+from bitcodec.files import PathLike, atomic_path, check_target
+from bitcodec.locks import writing_alone
 
 FORMAT, VERSION = "bitcodec-encode-journal", 1
 
@@ -50,12 +52,13 @@ class Journal:
         path: of the file; None keeps nothing.
         job: that is to be done. A file of another job is refused.
 
-    Use it as a context manager. A line is on the disk before the next shard is noted; one that a
-    crash has cut short counts as not written.
+    Use it as a context manager, which raises what is below. A line is on the disk before the next
+    shard is noted; one that a crash has cut short counts as not written.
 
     Raises:
         MismatchError: the file is of another job.
         FormatError: the file is no journal.
+        FileError: another run is writing the file, or it cannot be written.
     """
 
     def __init__(self, path: PathLike | None, job: Job) -> None:
@@ -63,13 +66,15 @@ class Journal:
         self._job = job
         self._file: TextIO | None = None
         self.done: dict[int, Shard] = {}
-        if self._path is not None and self._path.exists():
-            self.done = _read(self._path, job)
 
     def __enter__(self) -> Self:
-        if self._path is not None:
-            self._restart(self._path)
-            self._file = self._path.open("a", encoding="utf-8")
+        with contextlib.ExitStack() as stack:
+            if self._path is not None:
+                check_target(self._path, overwrite=True)
+                stack.enter_context(writing_alone(self._path))
+                self._restart(self._path)
+                self._file = stack.enter_context(self._path.open("a", encoding="utf-8"))
+            self._stack = stack.pop_all()
         return self
 
     def add(self, shard: Shard) -> None:
@@ -91,16 +96,17 @@ class Journal:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._file is not None:
-            self._file.close()
+        self._stack.close()
 
     def _restart(self, path: Path) -> None:
+        if path.exists():
+            self.done = _read(path, self._job)
         # Written anew, so that nothing is appended to half a line.
         head = {"format": FORMAT, "format_version": VERSION} | asdict(self._job)
         lines = [head, *(asdict(shard) for shard in self.done.values())]
-        temporary = path.with_name(f".{path.name}.partial")
-        temporary.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-        temporary.replace(path)
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        with atomic_path(path, overwrite=True) as temporary:
+            temporary.write_text(text, encoding="utf-8")
 
 
 def is_done(path: PathLike | None, job: Job) -> bool:

@@ -60,7 +60,8 @@ def encode_rows(
         ConfigError: the output's visible rows are not whole shards.
         ShapeError: the source's width is not the codec's, or it has no rows.
         ValueRangeError: a value is NaN or infinite; names the rows.
-        FileError: the source cannot be read, or the output not be written.
+        FileError: the source cannot be read, or the output not be written, or another run has the
+            journal.
         MissingExtraError: a worker cannot import this package.
     """
     rows, asked = open_rows(source, column=column), workers or Workers()
@@ -69,6 +70,7 @@ def encode_rows(
     if is_done(journal, job):
         Path(str(journal)).unlink()
         return job.n_rows
+    _require_whole_shards(output)
     with Journal(journal, job) as kept:
         missing = [index for index in _indexes(job) if index not in kept.done]
         if missing:
@@ -88,11 +90,6 @@ def _job(rows: Rows, codec: BitCodec, output: Output, refine: Refine | int) -> J
             f"the output takes codes of codec {output.fingerprint[:12]}, not of "
             f"{codec.fingerprint_[:12]}: make an output with this codec"
         )
-    if output.n_rows % output.shard_rows:
-        raise ConfigError(
-            f"shards follow whole shards, but the output's {output.n_rows} rows are no multiple of "
-            f"{output.shard_rows}: write to another output"
-        )
     if not len(rows):
         raise ShapeError("the source has no rows")
     shape = np.shape(rows[:1])
@@ -106,6 +103,14 @@ def _job(rows: Rows, codec: BitCodec, output: Output, refine: Refine | int) -> J
         fingerprint=codec.fingerprint_,
         refine=str(refine),
     )
+
+
+def _require_whole_shards(output: Output) -> None:
+    if output.n_rows % output.shard_rows:
+        raise ConfigError(
+            f"shards follow whole shards, but the output's {output.n_rows} rows are no multiple of "
+            f"{output.shard_rows}: write to another output"
+        )
 
 
 def _indexes(job: Job) -> range:

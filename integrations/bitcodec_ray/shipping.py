@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 from bitcodec import BitCodec
+from bitcodec.pickling import Files, restored_folder, saved_files
 from bitcodec_ray.workers import Workers
 
 
@@ -16,7 +15,7 @@ from bitcodec_ray.workers import Workers
 class ShippedCodec:
     """The files of a codec's folder, by name."""
 
-    files: dict[str, bytes]
+    files: Files
     """Their contents."""
     fingerprint: str
     """Of the codec."""
@@ -28,11 +27,7 @@ class ShippedCodec:
         Raises:
             NotFittedError: the codec was not fitted.
         """
-        with tempfile.TemporaryDirectory() as folder:
-            codec.save(Path(folder) / "codec")
-            paths = sorted((Path(folder) / "codec").iterdir())
-            files = {path.name: path.read_bytes() for path in paths}
-        return cls(files, codec.fingerprint_)
+        return cls(saved_files(codec.save), codec.fingerprint_)
 
     def load(self, workers: Workers) -> BitCodec:
         """Load the codec in a worker, whose threads of torch become those it was given.
@@ -41,7 +36,5 @@ class ShippedCodec:
             FormatError: the files were damaged on the way, or are of a newer format.
         """
         torch.set_num_threads(workers.num_cpus)
-        with tempfile.TemporaryDirectory() as folder:
-            for name, content in self.files.items():
-                (Path(folder) / name).write_bytes(content)
+        with restored_folder(self.files) as folder:
             return BitCodec.load(folder, device=workers.device)

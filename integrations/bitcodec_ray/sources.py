@@ -18,7 +18,7 @@ from bitcodec.batches import find_files, to_float32
 from bitcodec.errors import FileError, FormatError, ShapeError
 from bitcodec.extras import import_extra
 from bitcodec.files import PathLike
-from bitcodec.hidden_files import open_part
+from bitcodec.hidden_files import is_paths, open_part
 from bitcodec_ray.columns import column_of, matrix_of
 from bitcodec_ray.protocol import Rows
 
@@ -43,7 +43,7 @@ def open_rows(source: Rows | PathLike | Sequence[PathLike], *, column: str = "hi
         FormatError: a file is truncated or foreign.
         ShapeError: files differ in width.
     """
-    if not isinstance(source, (str, os.PathLike)) and not _is_paths(source):
+    if not is_paths(source):
         return ArrayRows(source) if not hasattr(source, "__len__") else cast(Rows, source)
     paths = _paths(source)
     if len(paths) == 1 and (paths[0] / "zarr.json").is_file():
@@ -220,12 +220,6 @@ def _parquet_files(path: Path) -> list[Path]:
     if path.is_dir():
         return sorted(found for found in path.glob(f"[!._]*{PARQUET}") if found.is_file())
     return [path] if path.suffix == PARQUET else []
-
-
-def _is_paths(source: object) -> bool:
-    return isinstance(source, (list, tuple)) and all(
-        isinstance(item, (str, os.PathLike)) for item in source
-    )
 
 
 def _paths(source: Any) -> list[Path]:
