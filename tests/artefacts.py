@@ -31,12 +31,15 @@ from bitcodec_faiss import (
     load_index,
     read_index_header,
 )
+from bitcodec_naming import Names, NamingSettings, name_features, token_judge
+from bitcodec_naming import names as names_format
 from bitcodec_transformers import manifest, read_rows
 from bitcodec_transformers.documents import Document
 from bitcodec_transformers.manifest import Counts, HarvestSettings, Manifest, load_manifest
 from bitcodec_transformers.shards import HarvestFolder
 from bitcodec_transformers.windows import RowTable
 from bitcodec_zarr import PackedArchive, open_archive
+from tests.naming_sources import at_tokens, word_rows
 from tests.synthetic_report import synthetic_report
 
 N_DIMS, N_BITS, N_ROWS = 6, 11, 24
@@ -241,7 +244,7 @@ def read_stream(path: Path) -> Any:
     return [batch.tolist() for batch in HiddenBatches(stream).batches(5)]
 
 
-# reports
+# reports and names
 
 
 def write_report(path: Path) -> None:
@@ -250,6 +253,17 @@ def write_report(path: Path) -> None:
 
 def read_report(path: Path) -> Any:
     return report.Report.load(path).to_dict()
+
+
+def write_names(path: Path) -> None:
+    source = at_tokens(word_rows(600, n_documents=6), [" is"], [" a", " the"])
+    settings = NamingSettings(n_named=3, n_tested=2)
+    name_features(source, token_judge(), settings=settings).save(path)
+
+
+def read_names(path: Path) -> Any:
+    names = Names.load(path)
+    return names.to_dict(), names.mean_score(), names.mean_control(), len(names.counts())
 
 
 ARTEFACTS = {
@@ -283,6 +297,7 @@ ARTEFACTS = {
     ),
     "npy-stream": Artefact(write_stream, read_stream),
     "report": Artefact(write_report, read_report),
+    "names": Artefact(write_names, read_names),
 }
 """Every format by name."""
 
@@ -298,5 +313,6 @@ VERSIONS = {
     "harvest": manifest.FORMAT_VERSION,
     "harvest-npy": manifest.FORMAT_VERSION,
     "report": report.VERSION,
+    "names": names_format.VERSION,
 }
 """The version of each format that is written; those of range coding are tested beside it."""

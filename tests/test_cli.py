@@ -272,6 +272,12 @@ def test_an_unknown_preset_names_the_known_ones(work: Path, tmp_path: Path) -> N
     assert "known are archive, search" in last_line(result)
 
 
+def test_info_tells_a_missing_path_from_a_foreign_one(tmp_path: Path) -> None:
+    result = run("info", tmp_path / "nowhere")
+    assert result.exit_code == 1
+    assert last_line(result) == f"error: there is no {tmp_path / 'nowhere'}"
+
+
 def test_a_foreign_path_is_no_artefact(tmp_path: Path) -> None:
     result = run("info", tmp_path)
     assert result.exit_code == 1

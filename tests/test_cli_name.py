@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -68,7 +69,7 @@ def test_codes_at_hand_give_the_same_names(
     codes = tmp_path / "codes.npy"
     assert run("encode", codec_folder, harvest_folder, "-o", codes).exit_code == 0
     result = run("name", codec_folder, harvest_folder, *FEW, "--codes", codes, "--json")
-    assert json.loads(result.stdout) == json.loads(names_file.read_text(encoding="utf-8"))
+    assert json.loads(result.stdout) == Names.load(names_file).to_dict()
 
 
 def test_a_dry_run_tells_requests_and_dollars(
@@ -132,8 +133,8 @@ def test_names_are_on_the_page_of_a_report(
 def test_names_of_another_codec_are_refused_before_the_work(
     codec_folder: Path, harvest_folder: Path, names_file: Path, tmp_path: Path
 ) -> None:
-    content = json.loads(names_file.read_text(encoding="utf-8"))
-    (tmp_path / "names.json").write_text(json.dumps(content | {"fingerprint": "0" * 64}))
+    foreign = dataclasses.replace(Names.load(names_file), fingerprint="0" * 64)
+    foreign.save(tmp_path / "names.json")
     output = ("-o", tmp_path / "report.html", "--names", tmp_path / "names.json")
     result = run("report", codec_folder, harvest_folder, *output)
     assert result.exit_code == 1

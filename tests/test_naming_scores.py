@@ -71,6 +71,30 @@ def test_foreign_json_is_no_names(tmp_path: Path) -> None:
         Names.load(tmp_path / "names.json")
 
 
+def test_an_edited_score_is_found(texts: TokenTexts, tmp_path: Path) -> None:
+    path = tmp_path / "names.json"
+    name_features(at_tokens(texts, [" is"], [" a"]), token_judge(), settings=SMALL).save(path)
+    path.write_text(path.read_text().replace('"score": 1.0', '"score": 0.9', 1))
+    with pytest.raises(FormatError, match=r"names\.json is damaged or was edited"):
+        Names.load(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "refusal"),
+    [
+        ({"names": []}, "there must be a name at least"),
+        ({"n_features": 1}, "names must be of different features of 1, got"),
+        ({"version": 99}, "version 1 to 2, got 'bitcodec.names', version 99"),
+    ],
+)
+def test_names_of_nothing_are_refused(
+    texts: TokenTexts, change: dict[str, object], refusal: str
+) -> None:
+    found = name_features(at_tokens(texts, [" is"], [" a"]), token_judge(), settings=SMALL)
+    with pytest.raises(FormatError, match=refusal):
+        Names.from_dict(found.to_dict() | change)
+
+
 def test_matched_counts_compare_features_of_equal_activity(texts: TokenTexts) -> None:
     named = at_tokens(texts, *[[word] for word in (" cat", " dog", " sat", " on", " mat")])
     chance = by_chance(texts, 12, activity=1 / 12)  # as often as each of the words

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from bitcodec import BitCodec
-from bitcodec.errors import ConfigError, NotFittedError
+from bitcodec.errors import ConfigError, FileError, FormatError, NotFittedError
 from bitcodec.linear_maps import LinearMaps
 from bitcodec_sae import to_delphi, to_sae_bench
 from bitcodec_transformers import LanguageModel, load_model
@@ -149,6 +149,14 @@ def test_saelens_writes_and_reads_a_codec(
         torch.testing.assert_close(loaded(rows), sae(rows), rtol=0, atol=0)
 
 
+def test_a_folder_of_something_else_is_no_codec_of_saelens(lens: Any, tmp_path: Path) -> None:
+    with pytest.raises(FileError, match=r"there is no file .*cfg\.json"):
+        lens.load_sae_lens(tmp_path)
+    (tmp_path / "cfg.json").write_text(json.dumps({"architecture": "topk"}))
+    with pytest.raises(FormatError, match=r"architecture 'bitcodec', got 'topk': read others with"):
+        lens.load_sae_lens(tmp_path)
+
+
 def test_folding_norms_again_changes_no_reconstruction(
     lens: Any, codec: BitCodec, rows: torch.Tensor
 ) -> None:
@@ -235,6 +243,11 @@ def test_saebench_searches_as_the_codec_does(searching: BitCodec, rows: torch.Te
 def test_saebench_needs_model_and_layer(codec: BitCodec) -> None:
     with pytest.raises(ConfigError, match="must know the model and the layer"):
         to_sae_bench(codec)
+
+
+def test_layers_are_counted_from_the_first_block(codec: BitCodec) -> None:
+    with pytest.raises(ConfigError, match="layer must be a block's number, from 0, got -3"):
+        to_sae_bench(codec, model_name="gpt2", layer=-3)
 
 
 def test_saebench_accepts_a_codec(codec: BitCodec) -> None:

@@ -59,6 +59,8 @@ def describe(path: Path) -> dict[str, Any]:
     for kind, name in (("harvest", "harvest.json"), ("index", "index.json")):
         if (path / name).is_file():
             return {"kind": kind} | read_json(path / name)
+    if not path.exists():
+        raise FileError(f"there is no {path}")
     raise FileError(
         f"{path} is no codec, packed codes, index or harvest, no report, names or feature sets, "
         "nor an archive of bitcodec"

@@ -113,10 +113,10 @@ def prepare_page(
 
 def names_of(path: Path, codec: BitCodec) -> FeatureNames:
     """Read names of a codec's features."""
-    from bitcodec.files import read_json
     from bitcodec_html import FeatureNames
+    from bitcodec_naming import Names
 
-    names = FeatureNames.from_dict(read_json(path))
+    names = FeatureNames.from_dict(Names.load(path).to_dict())
     names.check(fingerprint=codec.fingerprint_, n_features=codec.n_bits_)
     return names
 

@@ -12,10 +12,13 @@ import numpy as np
 from bitcodec.errors import FormatError
 from bitcodec.files import PathLike, atomic_path, read_json
 from bitcodec.json_fields import from_fields, to_fields
+from bitcodec.sealed_json import sealed, unsealed
 from bitcodec_naming.settings import NamingSettings
 from bitcodec_naming.verdicts import AnsweredPair, Verdict, wilson_interval
 
-SCHEMA, VERSION = "bitcodec.names", 1
+SCHEMA, VERSION = "bitcodec.names", 2
+"""Version 2 added the seal of the file; version 1 is read without one."""
+_MAX_BYTES = 2**30
 THRESHOLDS = (0.6, 0.7, 0.8, 0.9)
 """Scores from which on a feature may be called interpretable."""
 
@@ -122,14 +125,39 @@ class Names:
         Raises:
             FormatError: it holds no names, of a newer version, or is damaged.
         """
-        head = content.get("schema"), content.get("version")
-        if head != (SCHEMA, VERSION):
+        schema, version = content.get("schema"), content.get("version")
+        if schema != SCHEMA or version not in range(1, VERSION + 1):
             raise FormatError(
-                f"expected names of schema {SCHEMA}, version {VERSION}, got {head[0]!r}, version "
-                f"{head[1]!r}: make them with `bitcodec name`, or use a newer bitcodec"
+                f"expected names of schema {SCHEMA}, version 1 to {VERSION}, got {schema!r:.40}, "
+                f"version {version!r:.40}: make them with `bitcodec name`, or use a newer bitcodec"
             )
         fields = {key: value for key, value in content.items() if key not in ("schema", "version")}
-        return from_fields(cls, fields)
+        names = from_fields(cls, fields)
+        names._check()
+        return names
+
+    def _check(self) -> None:
+        """Refuse what no naming gives, and what no count or mean could be taken of.
+
+        Raises:
+            FormatError: there are no names, or features or numbers that cannot be.
+        """
+        features = [name.feature for name in self.names]
+        if not features:
+            raise FormatError("there must be a name at least, got none")
+        if len(set(features)) < len(features) or not 0 <= min(features) <= max(features) < (
+            self.n_features
+        ):
+            raise FormatError(
+                f"names must be of different features of {self.n_features}, got {features[:3]}"
+            )
+        for name in self.names:
+            scores = [found.score for found in (name.verdict, name.control) if found is not None]
+            if not (0 < name.activity <= 1 and all(0 <= score <= 1 for score in scores)):
+                raise FormatError(
+                    f"activity and scores must be shares, got {name.activity} and {scores} of "
+                    f"feature {name.feature}"
+                )
 
     def save(self, path: PathLike, *, overwrite: bool = False) -> None:
         """Write the names as JSON.
@@ -137,7 +165,7 @@ class Names:
         Raises:
             FileError: `path` exists and `overwrite` is false, or cannot be written.
         """
-        content = json.dumps(self.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
+        content = json.dumps(sealed(self.to_dict()), indent=1, ensure_ascii=False, allow_nan=False)
         with atomic_path(path, overwrite=overwrite) as temporary:
             temporary.write_text(content + "\n", encoding="utf-8")
 
@@ -150,7 +178,9 @@ class Names:
             FormatError: it holds no names, of a newer version, or is damaged.
         """
         try:
-            return cls.from_dict(read_json(path))
+            content = read_json(path, max_bytes=_MAX_BYTES)
+            ours = content.get("schema") == SCHEMA and content.get("version") == VERSION
+            return cls.from_dict(unsealed(content, where=path) if ours else content)
         except FormatError as error:
             raise FormatError(f"{path}: {error}") from error
 

@@ -152,8 +152,8 @@ def to_sae_bench(
 
     Raises:
         NotFittedError: the codec was not fitted.
-        ConfigError: model or layer are not known, the codec's bits come in stages, rows carry side
-            bytes, or the search is unknown.
+        ConfigError: model or layer are not known, the layer is negative, the codec's bits come in
+            stages, rows carry side bytes, or the search is unknown.
     """
     tensors = tensors_of(codec.linear_maps())
     name, hook = model_and_hook(codec, model_name, layer)

@@ -7,6 +7,7 @@ the architecture before it reads one: import this module, or call `load_sae_lens
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -14,7 +15,8 @@ from sae_lens.registry import SAE_CLASS_REGISTRY, register_sae_class
 from sae_lens.saes.sae import SAE, SAEConfig, SAEMetadata
 from typing_extensions import override
 
-from bitcodec.files import PathLike
+from bitcodec.errors import FormatError
+from bitcodec.files import PathLike, read_json
 from bitcodec_sae.weights import (
     Codec,
     CodeSearch,
@@ -136,7 +138,8 @@ def to_sae_lens(
     Raises:
         MissingExtraError: SAELens is not installed.
         NotFittedError: the codec was not fitted.
-        ConfigError: its bits come in stages, rows carry side bytes, or the search is unknown.
+        ConfigError: its bits come in stages, rows carry side bytes, the layer is negative, or the
+            search is unknown.
     """
     tensors = tensors_of(codec.linear_maps())
     name, hook = model_and_hook(codec, model_name, layer)
@@ -161,7 +164,16 @@ def load_sae_lens(folder: PathLike, *, device: str = "cpu") -> CodecSAE:
 
     Raises:
         MissingExtraError: SAELens is not installed.
+        FileError: there is no `cfg.json` in the folder.
+        FormatError: it is of another architecture.
     """
+    settings = Path(folder) / "cfg.json"
+    architecture = read_json(settings).get("architecture")
+    if architecture != ARCHITECTURE:
+        raise FormatError(
+            f"{settings} must be of the architecture {ARCHITECTURE!r}, got {architecture!r:.40}: "
+            "read others with sae_lens.SAE.load_from_disk"
+        )
     return cast(CodecSAE, CodecSAE.load_from_disk(folder, device=device))
 
 

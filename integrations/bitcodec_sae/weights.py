@@ -110,10 +110,15 @@ def model_and_hook(
 
     Layer i of bitcodec is the output of block i, which TransformerLens calls
     `blocks.i.hook_resid_post`.
+
+    Raises:
+        ConfigError: the layer is negative: hook points are counted from the first block.
     """
     told = codec.provenance_
     known = told.get("model")
     name = known.get("name") if isinstance(known, dict) else known
     at = told.get("layer") if layer is None else layer
+    if at is not None and at < 0:
+        raise ConfigError(f"layer must be a block's number, from 0, got {at}")
     hook = None if at is None else f"blocks.{at}.hook_resid_post"
     return model_name or name, hook

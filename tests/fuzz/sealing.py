@@ -160,6 +160,7 @@ _SEALERS = {
     "checkpoint": _seal_checkpoint,
     "harvest": _seal_harvest,
     "report": _seal_report,
+    "names": _seal_report,
     "index": _seal_index,
     "archive": _seal_archive,
     "compressed": _seal_compressed,

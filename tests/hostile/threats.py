@@ -204,7 +204,9 @@ THREATS = {
         "harvest", partial(_json, name="harvest.json", documents_bytes=2**47), "must hold"
     ),
     "parameters-of-another-type": Threat(
-        "checkpoint", partial(_text, name="", old=b'\\"n_bits\\": 11', new=b'\\"n_bits\\": []'), "."
+        "checkpoint",
+        partial(_text, name="", old=b'\\"n_bits\\": 11', new=b'\\"n_bits\\": []'),
+        "n_bits must be a whole number",
     ),
     "report-number-that-overflows": Threat(
         "report",
