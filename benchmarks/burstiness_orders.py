@@ -172,5 +172,12 @@ def clustered_error(values: np.ndarray, clusters: np.ndarray) -> float:
 
 def _agreement(scores: np.ndarray, rises: np.ndarray) -> tuple[float, float, float]:
     first, most = scores.argmax(), rises.argmax()
-    ranks = [values.argsort().argsort().astype(float) for values in (scores, rises)]
-    return float(np.corrcoef(*ranks)[0, 1]), float(first == most), 1 / len(scores)
+    correlation = np.corrcoef(_ranks(scores), _ranks(rises))[0, 1]
+    return float(correlation), float(first == most), 1 / len(scores)
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """Return (n,) ranks, equal values sharing theirs."""
+    _, place, times = np.unique(values, return_inverse=True, return_counts=True)
+    ranks: np.ndarray = (times.cumsum() - (times - 1) / 2)[place]
+    return ranks
