@@ -116,7 +116,7 @@ class Removal:
 
 def error_curves(orders: RowOrders, *, counts: Sequence[int]) -> dict[str, list[float]]:
     """Return the FVU of all rows by order and number of features removed."""
-    curves = {}
+    curves: dict[str, list[float]] = {}
     for order in ORDERS:
         curves[order] = []
         for count in counts:
@@ -138,7 +138,7 @@ def rank_agreement(orders: RowOrders, documents: np.ndarray) -> dict[str, dict[s
         one whose removal raises the error most, and that share by chance, one in the number on.
     """
     rises = orders.error_rises()
-    result = {}
+    result: dict[str, dict[str, float]] = {}
     for order in ORDERS:
         if order == "largest error rise":
             continue
@@ -172,7 +172,7 @@ def clustered_error(values: np.ndarray, clusters: np.ndarray) -> float:
 
 def _agreement(scores: np.ndarray, rises: np.ndarray) -> tuple[float, float, float]:
     first, most = scores.argmax(), rises.argmax()
-    correlation = np.corrcoef(_ranks(scores), _ranks(rises))[0, 1]
+    correlation = np.corrcoef(np.stack([_ranks(scores), _ranks(rises)]))[0, 1]
     return float(correlation), float(first == most), 1 / len(scores)
 
 

@@ -55,7 +55,7 @@ def main() -> int:
     model = load_model(arguments.model)
     texts = read_excerpts(arguments.packages, TEXTS)[1]
     begun = time.perf_counter()
-    figures = {
+    figures: dict[str, Any] = {
         "codec": {"fingerprint": codec.fingerprint_, "entropy_bits": codec.statistics_.entropy_bits}
     }
     read, rest = texts[: arguments.documents], texts[arguments.documents :]

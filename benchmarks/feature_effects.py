@@ -70,7 +70,8 @@ def log_probabilities(model: LanguageModel, token_ids: torch.Tensor) -> torch.Te
     """Return (t - 1, v) float32, ln p of the token after each but the first."""
     with torch.inference_mode():
         logits = model.model(token_ids.to(model.model.device)).logits[0, 1:]
-    return logits.float().log_softmax(dim=1).cpu()
+    found: torch.Tensor = logits.float().log_softmax(dim=1).cpu()
+    return found
 
 
 @dataclass(frozen=True, eq=False)
