@@ -30,16 +30,27 @@ def chosen_rows(rows: HarvestRows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     Returns:
         (n,) int64 row numbers, (n,) the block of each, (n,) the document of each from 0.
     """
-    position, document = rows.position.astype(np.int64), rows.document
-    _, first = np.unique(document * (position.max() + 1) + position, return_index=True)
+    first = first_windows(rows.document, rows.position)
+    position, document = rows.position[first], rows.document[first]
     longest = np.zeros(document.max() + 1, dtype=np.int64)
     np.maximum.at(longest, document, position)
-    reaches = longest[document[first]] >= STARTS[-1] + BLOCK - 1
-    block = np.searchsorted(STARTS, position[first], side="right") - 1
-    inside = (block >= 0) & (position[first] < np.array(STARTS)[block] + BLOCK)
-    kept = first[reaches & inside]
+    reaches = longest[document] >= STARTS[-1] + BLOCK - 1
+    block = np.searchsorted(STARTS, position, side="right") - 1
+    inside = (block >= 0) & (position < np.array(STARTS)[block] + BLOCK)
+    kept = reaches & inside
     _, numbers = np.unique(document[kept], return_inverse=True)
-    return kept, block[reaches & inside], numbers
+    return first[kept], block[kept], numbers
+
+
+def first_windows(document: np.ndarray, position: np.ndarray) -> np.ndarray:
+    """Return the rows of each document's first window: those before its positions begin anew.
+
+    >>> first_windows(np.array([0, 0, 0, 0, 1]), np.array([1, 3, 1, 2, 1]))
+    array([0, 1, 4])
+    """
+    window = np.cumsum(np.diff(position, prepend=position[:1] - 1) <= 0)
+    _, starts, place = np.unique(document, return_index=True, return_inverse=True)
+    return np.flatnonzero(window == window[starts][place])
 
 
 def entropy_by_position(
