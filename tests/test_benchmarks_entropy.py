@@ -265,8 +265,10 @@ def test_the_pictures_are_drawn_from_the_figures(tmp_path: Path) -> None:
     loss = {"cross_entropy": 4.0, "cross_entropy_error": None}
     names = ["0 removed", *(f"{order}, {n} removed" for order in ORDERS for n in REMOVED)]
     figures = {
-        "fvu": {order: [0.1] * (1 + len(REMOVED)) for order in ORDERS},
-        "losses": {"by_removal": dict.fromkeys(names, loss)},
+        "reconstruction": {
+            "figures": {"fvu": {order: [0.1] * (1 + len(REMOVED)) for order in ORDERS}}
+        },
+        "losses": {"figures": {"by_removal": dict.fromkeys(names, loss)}},
     }
     draw_removal(figures, tmp_path / "removal.png")
     for name in ("entropy.png", "removal.png"):
