@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from bitcodec_transformers.rows import HarvestRows, RowContext, read_rows
     from bitcodec_transformers.splicing import CodecReplacement, Replacement, splice, through
     from bitcodec_transformers.summary import HarvestProgress, HarvestSummary, read_harvest
+    from bitcodec_transformers.switching import SwitchCounts, feature_directions, switched
 
 __all__ = [
     "DEFAULT_MODEL",
@@ -47,8 +48,10 @@ __all__ = [
     "SentenceEmbedder",
     "SpliceOutcome",
     "SpliceReport",
+    "SwitchCounts",
     "TokenProgress",
     "TokenStates",
+    "feature_directions",
     "harvest",
     "hidden_of",
     "load_embedder",
@@ -61,6 +64,7 @@ __all__ = [
     "read_rows",
     "sensitivity",
     "splice",
+    "switched",
     "through",
 ]
 
@@ -79,6 +83,7 @@ _HOMES = {
     "rows": ("HarvestRows", "RowContext", "read_rows"),
     "splicing": ("CodecReplacement", "Replacement", "splice", "through"),
     "summary": ("HarvestProgress", "HarvestSummary", "read_harvest"),
+    "switching": ("SwitchCounts", "feature_directions", "switched"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
