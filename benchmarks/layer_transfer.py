@@ -1,0 +1,185 @@
+r"""Can a codec of one layer code another? All pairs of layers, as a heat map.
+
+The states of layer j are standardised with their own mean and scale, coded by the codec of layer i
+and decoded; FVU is measured on held-out text. Then once more with the decoder fitted anew on layer
+j's rows, which tells features that are there in another direction from features that are not there.
+The floor is a codec on its own layer with the dimensions in another order: the same marginals, none
+of the directions.
+
+    python -m benchmarks.layer_transfer --packages DEBS --work FOLDER
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.layered_codecs import LayeredCodecs, add_layer_options, prepare
+from benchmarks.quantisers import Standardisation
+from benchmarks.results_file import RESULTS, merge_results
+from benchmarks.sparse_methods import blocks
+from bitcodec import BitCodec
+from bitcodec.bits import unpack
+from bitcodec.metrics import DistortionMeter
+from bitcodec.normal_equations import NormalEquations
+from bitcodec.statistics import BitStatistics
+
+logger = logging.getLogger(__name__)
+
+NAME = "layer_transfer"
+PENALTY = 10.0
+"""Of the refitted decoders, in rows."""
+MEASURES = ("fvu", "fvu_refitted", "entropy_bits")
+"""Of every pair."""
+TITLES = {"fvu": "codec as it is", "fvu_refitted": "decoder fitted anew on the layer coded"}
+"""Of the heat maps."""
+
+
+def main() -> int:
+    """Measure all pairs and draw them."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    add_layer_options(parser)
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    _, made = prepare(arguments)
+    begun = time.perf_counter()
+    results = measure_pairs(made) | {
+        "rows": arguments.rows,
+        "held_out_rows": arguments.held_out_rows,
+        "expansion": arguments.expansion,
+        "steps": arguments.steps,
+        "fit_seconds": list(made.seconds.values()),
+    }
+    results["seconds"] = time.perf_counter() - begun
+    merge_results(NAME, (arguments.model,), results)
+    draw(results, RESULTS / f"{NAME}.png")
+    logger.info("%s", results["summary"])
+    return 0
+
+
+def measure_pairs(made: LayeredCodecs) -> dict[str, Any]:
+    """Return figures of all pairs: row i is the codec's layer, column j the layer coded."""
+    size = len(made.layers)
+    tables = {measure: np.zeros((size, size)) for measure in MEASURES}
+    floors = []
+    standards = {layer: Standardisation.of(made.split.read(layer)[0]) for layer in made.layers}
+    for j, target in enumerate(made.layers):
+        standard = standards[target]
+        train, held_out = (standard.apply(rows) for rows in made.split.read(target))
+        for i, source in enumerate(made.layers):
+            figures = transfer(made.codecs[source], standards[source], train, held_out)
+            for measure in MEASURES:
+                tables[measure][i, j] = figures[measure]
+            logger.info("codec of layer %d on layer %d: %s", source, target, figures)
+        order = np.random.default_rng(0).permutation(train.shape[1])
+        floors.append(transfer(made.codecs[target], standard, train[:, order], held_out[:, order]))
+    shown = {measure: table.tolist() for measure, table in tables.items()}
+    summary = {measure: summarise(tables[measure]) for measure in TITLES}
+    return {"layers": list(made.layers), **shown, "shuffled": floors, "summary": summary}
+
+
+def transfer(
+    codec: BitCodec, standard: Standardisation, train: np.ndarray, held_out: np.ndarray
+) -> dict[str, float]:
+    """Return how well a codec codes standardised rows of any layer.
+
+    Args:
+        codec: fitted on rows of some layer.
+        standard: mean and scale of those rows.
+        train: (m, d) float32, standardised, for the decoder that is fitted anew.
+        held_out: (n, d) float32, standardised alike, to measure on.
+    """
+    packed = encode(codec, standard, held_out)
+    weight, bias = refit(codec, standard, train)
+    as_it_is = DistortionMeter(held_out.mean(axis=0))
+    refitted = DistortionMeter(held_out.mean(axis=0))
+    for rows, codes in zip(blocks(held_out), blocks(packed), strict=True):
+        bits = unpack(codes, n_bits=codec.n_bits_).astype(np.float32)
+        as_it_is.update(rows, standard.apply(codec.decode(codes)))
+        refitted.update(rows, bits @ weight + bias)
+    entropy_bits = BitStatistics.empty(codec.n_bits_).update(packed).entropy_bits
+    return {
+        "fvu": as_it_is.fvu,
+        "fvu_refitted": refitted.fvu,
+        "entropy_bits": entropy_bits,
+    }
+
+
+def encode(codec: BitCodec, standard: Standardisation, rows: np.ndarray) -> np.ndarray:
+    """Return the packed codes of standardised rows, put into the codec's own units."""
+    return codec.encode(standard.undo(rows).astype(np.float32), refine="none")
+
+
+def refit(
+    codec: BitCodec, standard: Standardisation, rows: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return weights (h, d) and bias (d,), float32, of the best decoder of standardised rows."""
+    sums = NormalEquations.empty(
+        n_bits=codec.n_bits_, n_dims=rows.shape[1], device=torch.device("cpu")
+    )
+    for part in blocks(rows):
+        bits = unpack(encode(codec, standard, part), n_bits=codec.n_bits_)
+        sums.update(torch.from_numpy(bits).float(), torch.from_numpy(part))
+    weight, bias = sums.solve(penalty=PENALTY)
+    return weight.float().numpy(), bias.float().numpy()
+
+
+def summarise(table: np.ndarray) -> dict[str, float]:
+    """Return means over the pairs that a reader asks for.
+
+    Args:
+        table: (l, l), row i the codec's layer, column j the layer coded; l at least 2.
+
+    Returns:
+        `own`, `next` (neighbours among the layers), `other` (all but the own), `to_later` and
+        `to_earlier` (the codec's layer below and above the one coded).
+    """
+    i, j = np.indices(table.shape)
+    return {
+        "own": float(table[i == j].mean()),
+        "next": float(table[abs(i - j) == 1].mean()),
+        "other": float(table[i != j].mean()),
+        "to_later": float(table[i < j].mean()),
+        "to_earlier": float(table[i > j].mean()),
+    }
+
+
+def draw(results: dict[str, Any], path: Path) -> None:
+    """Write the two heat maps as a PNG.
+
+    Args:
+        results: as `measure_pairs` returns them.
+        path: of the picture.
+    """
+    matplotlib: Any = importlib.import_module("matplotlib")
+    matplotlib.use("agg")
+    pyplot: Any = importlib.import_module("matplotlib.pyplot")
+    figure, panels = pyplot.subplots(1, 2, figsize=(11, 5), layout="constrained")
+    for panel, (measure, title) in zip(panels, TITLES.items(), strict=True):
+        table = np.array(results[measure])
+        # Beyond 1 a codec is worse than the mean: how much worse is in the numbers.
+        image = panel.imshow(table, vmin=0, vmax=1, cmap="viridis_r")
+        for (i, j), value in np.ndenumerate(table):
+            shade = "white" if value > 0.5 else "black"
+            panel.text(j, i, f"{value:.2f}", ha="center", va="center", color=shade)
+        ticks = range(len(results["layers"]))
+        panel.set_xticks(ticks, results["layers"])
+        panel.set_yticks(ticks, results["layers"])
+        panel.set(title=title, xlabel="layer coded", ylabel="layer of the codec")
+    figure.colorbar(image, ax=panels, label="fraction of variance unexplained", extend="max")
+    figure.savefig(path, dpi=90, metadata={"Software": None})
+    pyplot.close(figure)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
