@@ -27,7 +27,7 @@ from benchmarks.quantisers import Standardisation
 from benchmarks.results_file import RESULTS, merge_results
 from benchmarks.sparse_methods import blocks
 from bitcodec import BitCodec
-from bitcodec.bits import unpack
+from bitcodec.bits import pack, unpack
 from bitcodec.metrics import DistortionMeter
 from bitcodec.normal_equations import NormalEquations
 from bitcodec.statistics import BitStatistics
@@ -35,8 +35,10 @@ from bitcodec.statistics import BitStatistics
 logger = logging.getLogger(__name__)
 
 NAME = "layer_transfer"
-PENALTY = 10.0
-"""Of the refitted decoders, in rows."""
+PENALTIES = (10.0, 100.0, 1000.0)
+"""Of the refitted decoders, in rows; the best is taken."""
+ONE_IN = 5
+"""One training row in so many, at the end, chooses the penalty."""
 MEASURES = ("fvu", "fvu_refitted", "entropy_bits")
 """Of every pair."""
 TITLES = {"fvu": "codec as it is", "fvu_refitted": "decoder fitted anew on the layer coded"}
@@ -99,19 +101,20 @@ def transfer(
         train: (m, d) float32, standardised, for the decoder that is fitted anew.
         held_out: (n, d) float32, standardised alike, to measure on.
     """
-    packed = encode(codec, standard, held_out)
-    weight, bias = refit(codec, standard, train)
+    weight, bias, penalty = refit(codec, standard, train)
     as_it_is = DistortionMeter(held_out.mean(axis=0))
     refitted = DistortionMeter(held_out.mean(axis=0))
-    for rows, codes in zip(blocks(held_out), blocks(packed), strict=True):
-        bits = unpack(codes, n_bits=codec.n_bits_).astype(np.float32)
-        as_it_is.update(rows, standard.apply(codec.decode(codes)))
-        refitted.update(rows, bits @ weight + bias)
-    entropy_bits = BitStatistics.empty(codec.n_bits_).update(packed).entropy_bits
+    counted = BitStatistics.empty(codec.n_bits_)
+    for rows in blocks(held_out):
+        bits, missed = bits_and_errors(codec, standard, rows)
+        as_it_is.update(rows, rows - missed)
+        refitted.update(rows, rows - missed + bits @ weight + bias)
+        counted.update(pack(bits > 0))
     return {
         "fvu": as_it_is.fvu,
         "fvu_refitted": refitted.fvu,
-        "entropy_bits": entropy_bits,
+        "entropy_bits": counted.entropy_bits,
+        "penalty": penalty,
     }
 
 
@@ -122,16 +125,39 @@ def encode(codec: BitCodec, standard: Standardisation, rows: np.ndarray) -> np.n
 
 def refit(
     codec: BitCodec, standard: Standardisation, rows: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return weights (h, d) and bias (d,), float32, of the best decoder of standardised rows."""
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Return by what the best decoder of standardised rows differs from the codec's.
+
+    As in a codec's own fit the penalty is on the change, so that the decoder of a codec's own layer
+    stays; the last fifth of the rows chooses it.
+
+    Returns:
+        Weights (h, d) and bias (d,), float32, to be added to what the codec decodes, and the
+        penalty in rows.
+    """
     sums = NormalEquations.empty(
         n_bits=codec.n_bits_, n_dims=rows.shape[1], device=torch.device("cpu")
     )
-    for part in blocks(rows):
-        bits = unpack(encode(codec, standard, part), n_bits=codec.n_bits_)
-        sums.update(torch.from_numpy(bits).float(), torch.from_numpy(part))
-    weight, bias = sums.solve(penalty=PENALTY)
-    return weight.float().numpy(), bias.float().numpy()
+    n_fitted = len(rows) - len(rows) // ONE_IN
+    for part in blocks(rows[:n_fitted]):
+        bits, missed = bits_and_errors(codec, standard, part)
+        sums.update(torch.from_numpy(bits), torch.from_numpy(missed))
+    bits, missed = bits_and_errors(codec, standard, rows[n_fitted:])
+    found = []
+    for penalty in PENALTIES:
+        weight, bias = (solved.float().numpy() for solved in sums.solve(penalty=penalty))
+        found.append((float(np.square(missed - bits @ weight - bias).mean()), weight, bias))
+    best = int(np.argmin([error for error, _, _ in found]))
+    return found[best][1], found[best][2], PENALTIES[best]
+
+
+def bits_and_errors(
+    codec: BitCodec, standard: Standardisation, rows: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return bits (n, h) and what decoding them misses (n, d) of standardised rows, float32."""
+    packed = encode(codec, standard, rows)
+    bits = unpack(packed, n_bits=codec.n_bits_).astype(np.float32)
+    return bits, rows - standard.apply(codec.decode(packed))
 
 
 def summarise(table: np.ndarray) -> dict[str, float]:
