@@ -41,10 +41,16 @@ class LayeredCodecs:
     """What each fit took by the clock, now or when it was made."""
 
 
-def add_layer_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say which model, which layers and what codecs."""
-    parser.add_argument("--packages", type=Path, required=True, help="folder of Debian packages")
-    parser.add_argument("--work", type=Path, required=True, help="folder that keeps states, codecs")
+def add_layer_options(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
+    """Add the options that say which model, which layers and what codecs.
+
+    Args:
+        parser: gets them.
+        required: whether the two folders must be named.
+    """
+    packages, work = "folder of Debian packages", "folder that keeps states and codecs"
+    parser.add_argument("--packages", type=Path, required=required, help=packages)
+    parser.add_argument("--work", type=Path, required=required, help=work)
     parser.add_argument("--model", default="smollm2-135m", help="name or folder of the model")
     parser.add_argument("--device", default="auto", help="torch device of model and codecs")
     parser.add_argument("--layers", type=int, nargs="+", help="default: --n-layers, evenly spread")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import spearmanr
 
 from benchmarks.continuous_probes import (
     bin_rows,
@@ -18,6 +19,19 @@ from benchmarks.continuous_probes import (
     told_by_bins,
     tuning_curves,
 )
+from benchmarks.feature_semantics import (
+    N_BEST,
+    Occurrences,
+    agreement,
+    best_tokens,
+    compare,
+    excess,
+    frequent_tokens,
+    judge,
+    read_occurrences,
+    standard_ranks,
+    tokens_of,
+)
 from benchmarks.fragmentation import QUANTITIES, measure, probed_rows
 from benchmarks.layer_transfer import draw, encode, refit, summarise, transfer
 from benchmarks.layered_codecs import spread_layers
@@ -25,7 +39,7 @@ from benchmarks.quantisers import Standardisation
 from benchmarks.sparse_methods import of_codec
 from bitcodec import BitCodec
 from bitcodec.errors import ConfigError
-from bitcodec_transformers import read_rows
+from bitcodec_transformers import LanguageModel, read_rows
 
 # layers
 
@@ -189,3 +203,79 @@ def test_position_and_norm_are_read_from_a_codecs_bits_and_nothing_is_not(
     assert set(QUANTITIES) < set(figures)
     assert "thermometer" not in figures["nothing"]
     assert len(figures["norm"]["curves"]) == min(8, figures["norm"]["thermometer"]["features"])
+
+
+# what features mean
+
+
+def test_the_next_token_is_that_of_the_text(harvest_folder: Path) -> None:
+    rows = read_rows(harvest_folder)
+    token, following = tokens_of(rows)
+    assert len(token) == len(following) == len(rows)
+    assert following[-1] == -1
+    assert (following >= 0).mean() > 0.95
+    for row in np.flatnonzero(following[:-1] >= 0)[::500]:
+        assert following[row] == token[row + 1]
+        assert rows.start[row + 1] == rows.end[row]  # the texts touch
+    gaps = np.flatnonzero(following[:-1] < 0)
+    assert ((rows.start[gaps + 1] != rows.end[gaps]) | (rows.position[gaps + 1] <= 1)).all()
+
+
+def test_excess_is_observed_less_expected_over_its_root() -> None:
+    on = np.array([[1, 0], [1, 0], [0, 1], [0, 1]], dtype=bool)
+    scores = excess(on, np.array([5, 5, 5, 9]), np.array([5, 9, 7]))
+    expected = [[(2 - 1.5) / 1.5**0.5, -(0.5**0.5), 0], [(1 - 1.5) / 1.5**0.5, 0.5**0.5, 0]]
+    np.testing.assert_allclose(scores, expected)
+
+
+def test_products_of_standard_ranks_are_spearmans_correlation() -> None:
+    one, other = np.random.default_rng(3).integers(0, 9, size=(2, 4, 30)).astype(float)
+    found = standard_ranks(one) @ standard_ranks(other).T
+    for i, j in np.ndindex(4, 4):
+        assert found[i, j] == pytest.approx(spearmanr(one[i], other[j]).statistic)
+
+
+def test_scores_that_agree_are_told_from_those_of_other_features() -> None:
+    random = np.random.default_rng(4)
+    truth, noise = random.normal(size=(2, 60, 300))
+    same, unlike = compare(truth, truth + 0.3 * noise), compare(truth, noise)
+    for way in ("correlation", "shared_best"):
+        assert same[way]["identified"] > 0.99
+        assert same[way]["low"] > 0.3
+        assert unlike[way]["low"] < 0 < unlike[way]["high"]
+        assert unlike[way]["identified"] == pytest.approx(0.5, abs=0.1)
+    assert unlike["shared_best"]["others"] == pytest.approx(N_BEST / 300, abs=0.01)
+
+
+def test_what_all_features_have_in_common_is_no_agreement() -> None:
+    common = np.random.default_rng(5).normal(size=300) * 10
+    one, other = np.random.default_rng(6).normal(size=(2, 40, 300)) + common
+    found = compare(one, other)["correlation"]
+    assert found["own"] > 0.9
+    assert found["others"] == pytest.approx(found["own"], abs=0.01)
+    assert found["identified"] == pytest.approx(0.5, abs=0.12)
+
+
+def test_agreement_is_that_of_a_table_by_hand() -> None:
+    found = agreement(np.array([[0.9, 0.1, 0.9], [0.2, 0.5, 0.1], [0.4, 0.3, 0.1]]))
+    assert found.own == pytest.approx(0.5)
+    assert found.others == pytest.approx((0.5 + 0.15 + 0.35) / 3)
+    assert found.identified == pytest.approx((0.75 + 1 + 0) / 3)
+    assert best_tokens(np.arange(24.0).reshape(2, 12)).sum(axis=1).tolist() == [10, 10]
+
+
+def test_a_feature_that_is_on_at_a_token_is_named_by_it(
+    codec: BitCodec, language_model: LanguageModel, harvest_folder: Path
+) -> None:
+    """Of the codec's features the first is replaced by one that is on at the commonest token."""
+    found = read_occurrences(codec, harvest_folder, 15, 4096)
+    commonest = frequent_tokens(found.token)[0]
+    on = found.on.copy()
+    on[:, 0] = found.token == commonest
+    figures = judge(language_model, codec, Occurrences(on, found.token, found.following))
+    scores = excess(on[:, :1], found.token, frequent_tokens(found.token))
+    assert scores[0].argmax() == 0
+    assert figures["judged"] <= codec.n_bits_
+    for measures in figures["agreement"].values():
+        assert -1 <= measures["correlation"]["own"] <= 1
+    assert all(len(shown["vocabulary"]) == N_BEST for shown in figures["at_random"])
