@@ -47,7 +47,7 @@ positions in random order."""
 SIZES = (1, 2, 3, 4, 6, 8, 11, 16, 23, 32, 45, 64, 91, 128, 181, 256)
 """Features a small probe may use."""
 SHARE = 0.9
-"""Of the full probe's R2, which the features are counted to."""
+"""Of the best probe's R2, which the features are counted to."""
 MOST_SHOWN = 32
 """Features that are tried as a thermometer: those needed, at least 2, at most so many."""
 COLOURS = {
@@ -187,6 +187,7 @@ def probe_figures(found: Probe) -> dict[str, Any]:
     """Return what the results say of a probe."""
     return {
         "full_r2": found.full_r2,
+        "best_r2": found.best_r2,
         "penalty": found.penalty,
         "needed": found.needed(SHARE),
         "sizes": list(found.sizes),
@@ -200,7 +201,7 @@ def line_of(figures: dict[str, Any]) -> str:
     parts = []
     for quantity in QUANTITIES:
         found = figures[quantity]
-        line = f"{quantity} {found['full_r2']:.3f} ({found['needed']}"
+        line = f"{quantity} {found['best_r2']:.3f} ({found['needed']}"
         like = found.get("thermometer", {})
         parts.append(f"{line}, H {like['nested']:.2f})" if "nested" in like else f"{line})")
     return "; ".join(parts)

@@ -51,43 +51,72 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     add_layer_options(parser)
+    parser.add_argument("--refit-rows", type=int, default=8_000, help="rows for new decoders")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     _, made = prepare(arguments)
-    begun = time.perf_counter()
-    results = measure_pairs(made) | {
-        "rows": arguments.rows,
-        "held_out_rows": arguments.held_out_rows,
-        "expansion": arguments.expansion,
-        "steps": arguments.steps,
-        "fit_seconds": list(made.seconds.values()),
+    standards = {layer: Standardisation.of(made.split.read(layer)[0]) for layer in made.layers}
+    columns = {}
+    for layer in made.layers:
+        begun = time.perf_counter()
+        columns[layer] = measure_layer(made, standards, layer, n_refit=arguments.refit_rows)
+        columns[layer]["seconds"] = time.perf_counter() - begun
+        merge_results(NAME, (arguments.model, f"layer {layer}"), columns[layer])
+    results = tables_of(columns) | {
+        option: getattr(arguments, option)
+        for option in ("rows", "held_out_rows", "refit_rows", "expansion", "steps")
     }
-    results["seconds"] = time.perf_counter() - begun
-    merge_results(NAME, (arguments.model,), results)
+    results["fit_seconds"] = list(made.seconds.values())
+    merge_results(NAME, (arguments.model, "pairs"), results)
     draw(results, RESULTS / f"{NAME}.png")
     logger.info("%s", results["summary"])
     return 0
 
 
-def measure_pairs(made: LayeredCodecs) -> dict[str, Any]:
-    """Return figures of all pairs: row i is the codec's layer, column j the layer coded."""
-    size = len(made.layers)
-    tables = {measure: np.zeros((size, size)) for measure in MEASURES}
-    floors = []
-    standards = {layer: Standardisation.of(made.split.read(layer)[0]) for layer in made.layers}
-    for j, target in enumerate(made.layers):
-        standard = standards[target]
-        train, held_out = (standard.apply(rows) for rows in made.split.read(target))
-        for i, source in enumerate(made.layers):
-            figures = transfer(made.codecs[source], standards[source], train, held_out)
-            for measure in MEASURES:
-                tables[measure][i, j] = figures[measure]
-            logger.info("codec of layer %d on layer %d: %s", source, target, figures)
-        order = np.random.default_rng(0).permutation(train.shape[1])
-        floors.append(transfer(made.codecs[target], standard, train[:, order], held_out[:, order]))
-    shown = {measure: table.tolist() for measure, table in tables.items()}
+def measure_layer(
+    made: LayeredCodecs, standards: dict[int, Standardisation], target: int, *, n_refit: int
+) -> dict[str, Any]:
+    """Return the figures of every codec on one layer, and those of the floor.
+
+    Args:
+        made: rows and codecs.
+        standards: mean and scale of every layer's rows.
+        target: the layer coded.
+        n_refit: its rows that decoders are fitted anew on.
+    """
+    train, held_out = (standards[target].apply(rows) for rows in made.split.read(target))
+    train, found = train[:n_refit], {}
+    for source in made.layers:
+        found[f"codec of layer {source}"] = transfer(
+            made.codecs[source], standards[source], train, held_out
+        )
+        logger.info("codec of layer %d on layer %d: %s", source, target, [*found.values()][-1])
+    order = np.random.default_rng(0).permutation(train.shape[1])
+    found["shuffled"] = transfer(
+        made.codecs[target], standards[target], train[:, order], held_out[:, order]
+    )
+    return found
+
+
+def tables_of(columns: dict[int, dict[str, Any]]) -> dict[str, Any]:
+    """Return figures as tables: row i is the codec's layer, column j the layer coded.
+
+    Args:
+        columns: what `measure_layer` returns, by layer.
+    """
+    layers = list(columns)
+    tables = {
+        measure: np.array(
+            [[columns[j][f"codec of layer {i}"][measure] for j in layers] for i in layers]
+        )
+        for measure in MEASURES
+    }
+    floor = {
+        measure: [columns[layer]["shuffled"][measure] for layer in layers] for measure in MEASURES
+    }
     summary = {measure: summarise(tables[measure]) for measure in TITLES}
-    return {"layers": list(made.layers), **shown, "shuffled": floors, "summary": summary}
+    shown = {measure: table.tolist() for measure, table in tables.items()}
+    return {"layers": layers, **shown, "shuffled": floor, "summary": summary}
 
 
 def transfer(
@@ -184,7 +213,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
     """Write the two heat maps as a PNG.
 
     Args:
-        results: as `measure_pairs` returns them.
+        results: as `tables_of` returns them.
         path: of the picture.
     """
     matplotlib: Any = importlib.import_module("matplotlib")
