@@ -221,15 +221,14 @@ def draw(results: dict[str, Any], path: Path) -> None:
     pyplot: Any = importlib.import_module("matplotlib.pyplot")
     figure, panels = pyplot.subplots(1, 2, figsize=(11, 5), layout="constrained")
     for panel, (measure, title) in zip(panels, TITLES.items(), strict=True):
-        table = np.array(results[measure])
+        table = np.array([*results[measure], results["shuffled"][measure]])
         # Beyond 1 a codec is worse than the mean: how much worse is in the numbers.
         image = panel.imshow(table, vmin=0, vmax=1, cmap="viridis_r")
         for (i, j), value in np.ndenumerate(table):
             shade = "white" if value > 0.5 else "black"
             panel.text(j, i, f"{value:.2f}", ha="center", va="center", color=shade)
-        ticks = range(len(results["layers"]))
-        panel.set_xticks(ticks, results["layers"])
-        panel.set_yticks(ticks, results["layers"])
+        panel.set_xticks(range(table.shape[1]), results["layers"])
+        panel.set_yticks(range(table.shape[0]), [*results["layers"], "own,\nshuffled"])
         panel.set(title=title, xlabel="layer coded", ylabel="layer of the codec")
     figure.colorbar(image, ax=panels, label="fraction of variance unexplained", extend="max")
     figure.savefig(path, dpi=90, metadata={"Software": None})

@@ -106,7 +106,9 @@ def test_pairs_are_summed_up_by_their_distance_and_direction() -> None:
 
 def test_the_heat_maps_are_drawn(tmp_path: Path) -> None:
     table = [[0.1, 2.0], [0.7, 0.2]]
-    draw({"layers": [1, 6], "fvu": table, "fvu_refitted": table}, tmp_path / "maps.png")
+    floor = {"fvu": [1.1, 1.2], "fvu_refitted": [0.8, 0.9]}
+    results = {"layers": [1, 6], "fvu": table, "fvu_refitted": table, "shuffled": floor}
+    draw(results, tmp_path / "maps.png")
     assert (tmp_path / "maps.png").read_bytes().startswith(b"\x89PNG")
 
 
