@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from benchmarks.passages import read_excerpts
 from bitcodec.batches import HiddenBatches
-from bitcodec_transformers import harvest, load_model
+from bitcodec_transformers import LanguageModel, harvest, load_model
 
 MODEL = "smollm2-135m"
 LAYERS = (8, 15, 25)
@@ -32,21 +33,31 @@ class Split:
         return _rows(self.fitted / f"layer-{layer}"), _rows(self.held_out / f"layer-{layer}")
 
 
-def harvest_split(packages: Path, cache: Path, *, n_fitted: int, n_held_out: int) -> Split:
-    """Harvest `LAYERS`, or find them in the cache; an interrupted harvest is resumed.
+def harvest_split(
+    packages: Path,
+    cache: Path,
+    *,
+    n_fitted: int,
+    n_held_out: int,
+    model: LanguageModel | None = None,
+    layers: Sequence[int] = LAYERS,
+) -> Split:
+    """Harvest layers, or find them in the cache; an interrupted harvest is resumed.
 
     Args:
         packages: a folder of the packages in `TEXTS`; see `benchmarks.passages`.
         cache: the folder that gets the harvests.
         n_fitted: rows to fit on.
         n_held_out: rows of other files.
+        model: whose states; `MODEL` by default.
+        layers: its blocks.
     """
     fitted, kept_apart = read_excerpts(packages, TEXTS)
     parts = (("fitted", fitted, n_fitted), ("held_out", kept_apart, n_held_out))
     cache.mkdir(parents=True, exist_ok=True)
-    model = load_model(MODEL)
+    model = model or load_model(MODEL)
     for name, texts, n_rows in parts:
-        harvest(texts, model=model, layers=LAYERS, output=cache / name, max_rows=n_rows)
+        harvest(texts, model=model, layers=layers, output=cache / name, max_rows=n_rows)
     return Split(cache / "fitted", cache / "held_out")
 
 

@@ -8,7 +8,7 @@ import torch
 
 from bitcodec import BitCodec
 from bitcodec.errors import ConfigError, ShapeError, ValueRangeError
-from bitcodec_transformers import LanguageModel, logit_lens
+from bitcodec_transformers import LanguageModel, logit_changes, logit_lens
 from bitcodec_transformers.lens import final_norm
 from tests.test_harvest_forward import N_DIMS, tiny_model
 
@@ -103,3 +103,19 @@ def test_a_model_without_a_head_is_refused() -> None:
     model = tiny_model("bert")
     with pytest.raises(ConfigError, match="language model with its head"):
         logit_lens(model, directions_of(1))
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_changes_of_chosen_tokens_are_those_of_the_lens(kind: str) -> None:
+    model = with_uneven_gain(tiny_model(kind))
+    rows = directions_of(5)
+    lens = logit_lens(model, rows, k=4)
+    for row, tokens, expected in zip(rows, lens.promoted, lens.promoted_logits, strict=True):
+        np.testing.assert_allclose(
+            logit_changes(model, row[None], tokens)[0], expected, rtol=1e-3, atol=1e-5
+        )
+
+
+def test_a_token_that_the_model_lacks_is_refused() -> None:
+    with pytest.raises(ValueRangeError, match=r"token_ids must be between 0 and .*, got -1 to 3"):
+        logit_changes(tiny_model("llama"), directions_of(2), np.array([3, -1]))

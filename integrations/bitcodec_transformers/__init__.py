@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from bitcodec_transformers.embedding_settings import EmbeddingSettings
     from bitcodec_transformers.fisher import sensitivity
     from bitcodec_transformers.harvesting import harvest
-    from bitcodec_transformers.lens import LogitLens, logit_lens
+    from bitcodec_transformers.lens import LogitLens, logit_changes, logit_lens
     from bitcodec_transformers.manifest import Counts, HarvestSettings
     from bitcodec_transformers.models import DEFAULT_MODEL, LanguageModel, load_model, prepare_model
     from bitcodec_transformers.outcomes import SpliceOutcome, SpliceReport
@@ -56,6 +56,7 @@ __all__ = [
     "hidden_of",
     "load_embedder",
     "load_model",
+    "logit_changes",
     "logit_lens",
     "prepare_model",
     "pydoc_topics",
@@ -75,7 +76,7 @@ _HOMES = {
     "embedding_settings": ("EmbeddingSettings",),
     "fisher": ("sensitivity",),
     "harvesting": ("harvest",),
-    "lens": ("LogitLens", "logit_lens"),
+    "lens": ("LogitLens", "logit_changes", "logit_lens"),
     "manifest": ("Counts", "HarvestSettings"),
     "models": ("DEFAULT_MODEL", "LanguageModel", "load_model", "prepare_model"),
     "outcomes": ("SpliceOutcome", "SpliceReport"),

@@ -76,6 +76,37 @@ def logit_lens(
     )
 
 
+def logit_changes(
+    model: LanguageModel, directions: np.ndarray | torch.Tensor, token_ids: np.ndarray
+) -> np.ndarray:
+    """Return what directions do to the logits of some tokens, as `logit_lens` has it.
+
+    Args:
+        model: a causal language model with its head.
+        directions: (n, d) floats, as in `logit_lens`.
+        token_ids: (t,) integers.
+
+    Returns:
+        (n, t) float32 changes of the logits, less the change's mean over the whole vocabulary.
+
+    Raises:
+        As `logit_lens`; ValueRangeError too for a token that the model does not have.
+    """
+    check_causal(model)
+    unembedding = model.model.get_output_embeddings().weight.detach().float()
+    rows = torch.as_tensor(directions).to(unembedding.device, torch.float32)
+    _check(rows, n_dims=unembedding.shape[1], k=1, n_tokens=len(unembedding))
+    tokens = torch.as_tensor(token_ids, dtype=torch.int64, device=unembedding.device)
+    if len(tokens) and not 0 <= int(tokens.min()) <= int(tokens.max()) < len(unembedding):
+        raise ValueRangeError(
+            f"token_ids must be between 0 and {len(unembedding) - 1}, got {int(tokens.min())} to "
+            f"{int(tokens.max())}"
+        )
+    chosen = unembedding[tokens] - unembedding.mean(dim=0)
+    changes: np.ndarray = (_through_norm(rows, final_norm(model.model)) @ chosen.T).cpu().numpy()
+    return changes
+
+
 def final_norm(model: Any) -> nn.Module | None:
     """Find the norm between a model's last block and its head, None where there is none.
 
