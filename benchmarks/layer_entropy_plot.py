@@ -68,7 +68,11 @@ def draw_rates(panel: Any, tasks: dict[str, Any]) -> None:
 def draw_task(panel: Any, task: str, cells: dict[str, Any], colours: dict[str, Any]) -> None:
     """Draw the entropy at the answer's place, over questions."""
     for name, colour in colours.items():
-        values = [cell["entropy_bits"][name] for cell in cells.values()]
+        values = [
+            cell["entropy_bits"][name] for cell in cells.values() if name in cell["entropy_bits"]
+        ]
+        if not values:
+            continue  # a layer that was fitted after the prompts were read
         _band(panel, [int(n) for n in cells], values, color=colour)
     panel.set(xlabel="demonstrations", ylabel="bits", title=task)
     panel.grid(alpha=0.3)
