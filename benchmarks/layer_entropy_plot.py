@@ -61,7 +61,7 @@ def draw_rates(panel: Any, tasks: dict[str, Any]) -> None:
             label=task,
         )
     panel.set(xlabel="demonstrations", ylabel="probability of the right answer")
-    panel.legend(fontsize="small")
+    panel.legend(fontsize="x-small", loc="center right", framealpha=0.6)
     panel.grid(alpha=0.3)
 
 
