@@ -286,6 +286,14 @@ def test_a_worker_without_the_package_is_named_before_the_work(tmp_path: Path) -
         require_package(runtime_env={"env_vars": {"PYTHONPATH": paths}})
 
 
+def test_ray_is_started_where_nobody_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[str] = []
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr("ray.init", lambda: started.append("ray"))
+    require_package()
+    assert started == ["ray"]
+
+
 # refusals
 
 

@@ -31,6 +31,8 @@ def require_package(
         MissingExtraError: a node lacks a package.
         MismatchError: a node has another version of bitcodec than this process.
     """
+    if not ray.is_initialized():  # Ray starts itself for all calls but those about its nodes
+        ray.init()
     here = _versions(names)
     module = sys.modules[__name__]
     # By value: by reference, a worker would need the very package that it is asked about.
