@@ -286,12 +286,18 @@ def test_a_worker_without_the_package_is_named_before_the_work(tmp_path: Path) -
         require_package(runtime_env={"env_vars": {"PYTHONPATH": paths}})
 
 
-def test_ray_is_started_where_nobody_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    started: list[str] = []
+def test_ray_is_started_before_its_nodes_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
     monkeypatch.setattr("ray.is_initialized", lambda: False)
-    monkeypatch.setattr("ray.init", lambda: started.append("ray"))
+    monkeypatch.setattr("ray.init", lambda: calls.append("init"))
+
+    def nodes() -> list[str]:
+        calls.append("nodes")
+        return []
+
+    monkeypatch.setattr("ray.nodes", nodes)
     require_package()
-    assert started == ["ray"]
+    assert "init" in calls[: calls.index("nodes")]
 
 
 # refusals
