@@ -17,6 +17,7 @@ from click.testing import CliRunner, Result
 
 from bitcodec import BitCodec
 from bitcodec_cli.main import main
+from bitcodec_cli.searching import _number
 from bitcodec_faiss import load_index
 from bitcodec_transformers import load_embedder, pydoc_topics, read_rows
 
@@ -257,3 +258,10 @@ def test_a_sentence_finds_the_one_that_says_it_also_after_others_are_removed(
     rows = Path("e.npy.rows.jsonl")
     rows.write_text("".join(rows.read_text().splitlines(keepends=True)[: max(after["ids"])]))
     refused(ASK, f"rows and the search found id {max(after['ids'])}: ids must be its")
+
+
+@pytest.mark.parametrize(
+    ("score", "shown"), [(7, "7"), (0.51237, "0.5124"), (9999.7, "10000"), (13404.2, "13404")]
+)
+def test_scores_are_shown_without_powers_of_ten(score: float, shown: str) -> None:
+    assert _number(score).strip() == shown

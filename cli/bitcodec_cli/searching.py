@@ -255,7 +255,9 @@ def print_neighbours(
 
 def _number(score: float) -> str:
     """Return a score in a column: bits that differ are whole, other scores are not."""
-    return f"{score:>6}" if isinstance(score, int) else f"{score:>9.4g}"
+    if isinstance(score, int):
+        return f"{score:>6}"
+    return f"{score:>9.4g}" if abs(score) < 9999.5 else f"{score:>9.0f}"  # never 1.34e+04
 
 
 def _options_of(opened: HammingIndex | AsymmetricIndex) -> tuple[str, ...]:
