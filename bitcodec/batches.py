@@ -130,6 +130,27 @@ class HiddenBatches:
             first_row += len(batch)
             yield batch
 
+    def whole_batches(self, batch_size: int) -> Iterator[torch.Tensor]:
+        """Read every row once, in order, in batches of which only the last may be smaller.
+
+        Args:
+            batch_size: rows of a batch; what the end of a file leaves is joined with the next's.
+
+        Yields:
+            (batch_size, d) float32 tensors, at last (b, d), 1 <= b <= batch_size.
+
+        Raises:
+            As `batches`.
+        """
+        waiting: list[torch.Tensor] = []
+        for batch in self.batches(batch_size):
+            rows = torch.cat([*waiting, batch])
+            waiting = [rows[batch_size:]] if len(rows) >= batch_size else [rows]
+            if len(rows) >= batch_size:
+                yield rows[:batch_size]
+        if any(map(len, waiting)):
+            yield waiting[0]
+
     def shuffled(
         self, batch_size: int, generator: torch.Generator, *, keep_rest: bool = False
     ) -> Iterator[torch.Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -12,9 +13,11 @@ from bitcodec.config import Precision
 from bitcodec.errors import ShapeError
 from bitcodec.model import BinaryAutoencoder
 from bitcodec.products import DecodingProduct, EncodingProduct, chunk_rows
-from bitcodec.refine import Effort, Refiner
 from bitcodec.scoring import QueryWeights, Side
 from bitcodec.side_rows import SideRows
+
+Search = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""From standardised rows (n, d) float32 and their bits (n, h) uint8 to better bits (n, h) uint8."""
 
 
 class PackedCoder:
@@ -55,16 +58,14 @@ class PackedCoder:
         self,
         hidden: torch.Tensor,
         *,
-        refiner: Refiner | None = None,
-        effort: Effort = "fast",
+        search: Search | None = None,
         first_row: int = 0,
     ) -> np.ndarray:
         """Encode checked hidden states.
 
         Args:
             hidden: (n, d) float32, finite, on any device.
-            refiner: of the same autoencoder, to search for better codes than the linear pass's.
-            effort: how long to search.
+            search: finds better codes than the linear pass's.
             first_row: number of the first row, for messages.
 
         Returns:
@@ -76,8 +77,10 @@ class PackedCoder:
         packed = np.empty((len(hidden), self.row_bytes), dtype=np.uint8)
         codes = packed[:, : self.code_bytes]
         codes[:] = self.encode_on_device(hidden).cpu().numpy()
-        if refiner is not None:
-            codes[:] = self._search(hidden, codes, refiner=refiner, effort=effort)
+        if search is not None:
+            standardised = self._model.standardise(hidden.to(self._mean.device).contiguous())
+            starts = unpack(codes, n_bits=self.n_bits)
+            codes[:] = pack(search(standardised.cpu().numpy(), starts))
         if self._rows.side_bytes:
             for part in self._chunks(len(hidden)):
                 packed[part, self.code_bytes :] = self._rows.write(
@@ -179,14 +182,6 @@ class PackedCoder:
             squared = squared + (own if lengths is None else lengths[rows])
             norms[rows] = squared.clamp(min=0).cpu().numpy()
         return Side(factor=factors.cpu().numpy(), squared_norm=norms)
-
-    def _search(
-        self, hidden: torch.Tensor, packed: np.ndarray, *, refiner: Refiner, effort: Effort
-    ) -> np.ndarray:
-        """Search for better codes from those of the linear pass; no row gets worse."""
-        standardised = self._model.standardise(hidden.to(self._mean.device).contiguous())
-        starts = unpack(packed, n_bits=self.n_bits)
-        return pack(refiner.refine(standardised.cpu().numpy(), starts, effort=effort))
 
     def _deviation(self, codes: np.ndarray) -> torch.Tensor:
         """Decode (n, code_bytes) to how rows differ from the mean, before factor and shrinkage."""

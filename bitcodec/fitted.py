@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -13,10 +14,12 @@ import torch
 from bitcodec import range_coding, storage
 from bitcodec.batches import HiddenBatches, HiddenSource, check_finite, check_floating, to_float32
 from bitcodec.bits import row_bytes, unpack
-from bitcodec.coder import PackedCoder
+from bitcodec.coder import PackedCoder, Search
 from bitcodec.config import CodecConfig, Refine
+from bitcodec.context_search import BLOCK_ROWS, ContextSearch
+from bitcodec.context_table import ContextTable
 from bitcodec.devices import resolve_device
-from bitcodec.errors import NotFittedError, ShapeError
+from bitcodec.errors import ConfigError, NotFittedError, ShapeError
 from bitcodec.evaluation import evaluate_coder
 from bitcodec.files import PathLike
 from bitcodec.metrics import Evaluation
@@ -45,7 +48,13 @@ class FittedCodec(Parameters):
 
     # encoding and decoding
 
-    def encode(self, hidden: HiddenSource, *, refine: Refine | int | None = None) -> np.ndarray:
+    def encode(
+        self,
+        hidden: HiddenSource,
+        *,
+        refine: Refine | int | None = None,
+        context: ContextTable | None = None,
+    ) -> np.ndarray:
         """Encode hidden states into packed rows.
 
         Args:
@@ -53,6 +62,9 @@ class FittedCodec(Parameters):
                 codes are then returned together.
             refine: how long to search for better codes after the linear pass: "none", "fast",
                 "best" or a number of repair passes; None means the parameter `refine`.
+            context: search again at what bits cost under this table, which takes fewer bytes at
+                the same error. The rows must follow one another; every 1,024 a block begins, and a
+                row's code then depends on its block.
 
         Returns:
             (..., row_bytes_) uint8, leading axes as in `hidden`, bits least significant first.
@@ -61,10 +73,11 @@ class FittedCodec(Parameters):
             NotFittedError: the codec was not fitted.
             ShapeError: the width is not d.
             ValueRangeError: a value is not a finite float.
+            ConfigError: there is a table, and refine is "none".
         """
-        encode = self._encoder(refine)
+        encode = self._encoder(refine, context)
         if not isinstance(hidden, (np.ndarray, torch.Tensor)):
-            batches = self.encode_batches(hidden, refine=refine)
+            batches = self.encode_batches(hidden, refine=refine, context=context)
             return np.concatenate([np.empty((0, self.row_bytes_), np.uint8), *batches])
         self._check_width(tuple(hidden.shape))
         check_floating(hidden)
@@ -81,6 +94,7 @@ class FittedCodec(Parameters):
         hidden: HiddenSource,
         *,
         refine: Refine | int | None = None,
+        context: ContextTable | None = None,
         batch_size: int = STREAM_ROWS,
     ) -> Iterator[np.ndarray]:
         """Encode a source as a stream.
@@ -88,7 +102,8 @@ class FittedCodec(Parameters):
         Args:
             hidden: a source as `fit` takes it; here it may also be a generator.
             refine: as in `encode`.
-            batch_size: the most rows of a batch.
+            context: as in `encode`.
+            batch_size: the most rows of a batch; with a table, rounded up to whole blocks.
 
         Yields:
             (b, row_bytes_) uint8, in the source's order.
@@ -96,9 +111,12 @@ class FittedCodec(Parameters):
         Raises:
             As `encode`.
         """
-        encode = self._encoder(refine)
-        n_rows = 0
-        for batch in HiddenBatches(hidden, n_dims=self.n_dims_).batches(batch_size):
+        encode = self._encoder(refine, context)
+        source, n_rows = HiddenBatches(hidden, n_dims=self.n_dims_), 0
+        batches = source.batches(batch_size)
+        if context is not None:
+            batches = source.whole_batches(-(-batch_size // BLOCK_ROWS) * BLOCK_ROWS)
+        for batch in batches:
             yield encode(batch, n_rows)
             n_rows += len(batch)
 
@@ -350,15 +368,26 @@ class FittedCodec(Parameters):
             )
         return self._packed_coder
 
-    def _encoder(self, refine: Refine | int | None) -> Callable[[torch.Tensor, int], np.ndarray]:
+    def _encoder(
+        self, refine: Refine | int | None, context: ContextTable | None = None
+    ) -> Callable[[torch.Tensor, int], np.ndarray]:
         """Return the map from a checked batch, and its first row's number, to packed rows."""
         coder = self._coder()
-        effort = self.refine if refine is None else refine
+        search = self._search(self.refine if refine is None else refine, context)
+        return lambda batch, first_row: coder.encode(batch, search=search, first_row=first_row)
+
+    def _search(self, effort: Refine | int, context: ContextTable | None) -> Search | None:
         if effort == "none":
-            return lambda batch, first_row: coder.encode(batch, first_row=first_row)
-        searcher = self._refiner()
-        return lambda batch, first_row: coder.encode(
-            batch, refiner=searcher, effort=effort, first_row=first_row
+            if context is not None:
+                raise ConfigError('a context table prices a search, got refine="none": say "fast"')
+            return None
+        refiner = self._refiner()
+        if context is None:
+            return partial(refiner.refine, effort=effort)
+        weight = self._settings.entropy_weight
+        in_context = ContextSearch(refiner, context, entropy_weight=weight)
+        return lambda rows, bits: in_context.refine(
+            rows, refiner.refine(rows, bits, effort=effort), effort=effort
         )
 
     def _codes(self, packed: np.ndarray) -> np.ndarray:

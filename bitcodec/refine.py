@@ -124,8 +124,7 @@ class Refiner:
                 "weight, bias and price must be (h, d), (d,) and (h,), got "
                 f"{tuple(weight.shape)}, {tuple(bias.shape)} and {tuple(prices.shape)}"
             )
-        if not torch.isfinite(prices).all():
-            raise ValueRangeError("price must be finite: rate_prices smooths activities of 0 and 1")
+        _require_finite(prices)
         self.n_bits, self.n_dims = weight.shape
         with torch.no_grad():
             self._weight = weight.detach().to(torch.float32, copy=True).contiguous()
@@ -142,6 +141,7 @@ class Refiner:
         bits: np.ndarray,
         *,
         effort: Effort = "fast",
+        prices: np.ndarray | None = None,
         n_threads: int | None = None,
     ) -> np.ndarray:
         """Search from the codes given.
@@ -150,6 +150,7 @@ class Refiner:
             standardised: z, (n, d) float32, finite.
             bits: (n, h) uint8 or bool, where to start; the linear pass is a good place.
             effort: how long to search; see `Effort`.
+            prices: (n, h) floats, finite, instead of the prices that are alike for all rows.
             n_threads: threads of the search on the CPU; None means torch's number.
 
         Returns:
@@ -160,22 +161,30 @@ class Refiner:
             ShapeError: the shapes do not fit.
         """
         n_passes = _passes(effort)
-        self._check(tuple(standardised.shape), tuple(bits.shape))
+        given = None if prices is None else torch.as_tensor(prices, dtype=torch.float32)
+        self._check(tuple(standardised.shape), tuple(bits.shape), given)
         if self._weight.device.type != "cpu":
             rows = torch.from_numpy(np.ascontiguousarray(standardised)).to(self._weight.device)
             starts = torch.from_numpy(bits.astype(np.uint8)).to(self._weight.device)
-            return self.refine_on_device(rows, starts, effort=effort).cpu().numpy()
+            return self.refine_on_device(rows, starts, effort=effort, prices=given).cpu().numpy()
+        price = (self._price[None] if given is None else given.contiguous()).numpy()
         rows_, starts_ = np.ascontiguousarray(standardised, np.float32), bits.astype(np.uint8)
         n_workers = torch.get_num_threads() if n_threads is None else n_threads
         with ThreadPoolExecutor(n_workers) as pool:
             for start in range(0, len(rows_), CHUNK_ROWS):
                 chunk = slice(start, start + CHUNK_ROWS)
-                self._refine_chunk(pool, n_workers, rows_[chunk], starts_[chunk], n_passes)
+                own = price if given is None else price[chunk]
+                self._refine_chunk(pool, n_workers, rows_[chunk], starts_[chunk], own, n_passes)
         return starts_
 
     @torch.inference_mode()
     def refine_on_device(
-        self, standardised: torch.Tensor, bits: torch.Tensor, *, effort: Effort = "fast"
+        self,
+        standardised: torch.Tensor,
+        bits: torch.Tensor,
+        *,
+        effort: Effort = "fast",
+        prices: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Search from the codes given by batched operations of torch.
 
@@ -186,6 +195,7 @@ class Refiner:
             standardised: z, (n, d) float32 on the device of the weights.
             bits: (n, h) uint8 or bool there.
             effort: how long to search; see `Effort`.
+            prices: as in `refine`.
 
         Returns:
             (n, h) uint8 on the same device.
@@ -194,12 +204,35 @@ class Refiner:
             As `refine`.
         """
         n_passes = _passes(effort)
-        self._check(tuple(standardised.shape), tuple(bits.shape))
+        self._check(tuple(standardised.shape), tuple(bits.shape), prices)
         refined = torch.empty(bits.shape, dtype=torch.uint8, device=bits.device)
         for start in range(0, len(bits), DEVICE_CHUNK_ROWS):
             chunk = slice(start, start + DEVICE_CHUNK_ROWS)
-            refined[chunk] = self._search_on_device(standardised[chunk], bits[chunk], n_passes)
+            price = self._price if prices is None else prices[chunk].to(self._price)
+            refined[chunk] = self._search_on_device(
+                standardised[chunk], bits[chunk], price, n_passes
+            )
         return refined
+
+    @property
+    def device(self) -> torch.device:
+        """Where the search runs."""
+        return self._weight.device
+
+    @torch.inference_mode()
+    def squared_errors(self, standardised: torch.Tensor, bits: torch.Tensor) -> torch.Tensor:
+        """Return |z - c - bD|^2 of every row, (n,) float64.
+
+        Args:
+            standardised: z, (n, d) float32 on the refiner's device.
+            bits: b, (n, h), values 0 or 1, there.
+
+        Raises:
+            ShapeError: the shapes do not fit.
+        """
+        self._check(tuple(standardised.shape), tuple(bits.shape))
+        residuals = standardised - self._bias - self._decode(bits.to(torch.float32))
+        return residuals.double().square().sum(dim=1)
 
     def objective(self, standardised: np.ndarray, bits: np.ndarray) -> np.ndarray:
         """Return the quantity that `refine` lowers, (n,) float64; see the function `objective`."""
@@ -208,23 +241,39 @@ class Refiner:
         weight, bias, price = arrays
         return objective(standardised, bits, weight=weight, bias=bias, price=price)
 
-    def _check(self, standardised: tuple[int, ...], bits: tuple[int, ...]) -> None:
+    def _check(
+        self,
+        standardised: tuple[int, ...],
+        bits: tuple[int, ...],
+        prices: torch.Tensor | None = None,
+    ) -> None:
         n_rows = standardised[0] if standardised else 0
         if standardised != (n_rows, self.n_dims) or bits != (n_rows, self.n_bits):
             raise ShapeError(
                 f"standardised and bits must be (n, {self.n_dims}) and (n, {self.n_bits}), got "
                 f"{standardised} and {bits}"
             )
+        if prices is None:
+            return
+        if tuple(prices.shape) != bits:
+            raise ShapeError(f"prices must be {bits} as the bits are, got {tuple(prices.shape)}")
+        _require_finite(prices)
 
     # on the CPU
 
     def _refine_chunk(
-        self, pool: Executor, n_workers: int, rows: np.ndarray, bits: np.ndarray, n_passes: int
+        self,
+        pool: Executor,
+        n_workers: int,
+        rows: np.ndarray,
+        bits: np.ndarray,
+        prices: np.ndarray,
+        n_passes: int,
     ) -> None:
         tables = Tables(
             weight=self._weight.numpy(),
             bias=self._bias.numpy(),
-            price=self._price.numpy(),
+            prices=prices,
             half_norms=self._half_norms.numpy(),
             gram=self._gram.numpy(),
         )
@@ -241,14 +290,12 @@ class Refiner:
         )
         self._multiply_residuals(rows, bits, residuals, np.flatnonzero(is_dense))
         products = self._project(torch.from_numpy(residuals)).numpy()
-        list(
-            pool.map(
-                lambda part: search(
-                    rows[part], bits[part], residuals[part], products[part], tables, n_passes
-                ),
-                parts,
-            )
-        )
+
+        def search_part(part: slice) -> None:
+            own = tables if len(prices) == 1 else tables._replace(prices=prices[part])
+            search(rows[part], bits[part], residuals[part], products[part], own, n_passes)
+
+        list(pool.map(search_part, parts))
 
     def _multiply_residuals(
         self, rows: np.ndarray, bits: np.ndarray, residuals: np.ndarray, which: np.ndarray
@@ -262,23 +309,25 @@ class Refiner:
     # on any device
 
     def _search_on_device(
-        self, rows: torch.Tensor, bits: torch.Tensor, n_passes: int
+        self, rows: torch.Tensor, bits: torch.Tensor, price: torch.Tensor, n_passes: int
     ) -> torch.Tensor:
         on = bits.to(torch.float32)
         products = self._project(rows - self._bias - self._decode(on))
         signs = 1 - 2 * on
-        gains = signs * (products - self._price / 2) - self._half_norms
+        gains = signs * (products - price / 2) - self._half_norms
         free = torch.full((len(rows),), -1, device=rows.device)
         self._descend(gains, signs, free)
         self._repair(gains, signs, n_passes)
         found = (signs < 0).to(torch.uint8)
-        worse = self._objective_on_device(rows, found) > self._objective_on_device(rows, bits)
-        return torch.where(worse[:, None], bits.to(torch.uint8), found)
+        now, before = (self._objective_on_device(rows, codes, price) for codes in (found, bits))
+        return torch.where((now > before)[:, None], bits.to(torch.uint8), found)
 
-    def _objective_on_device(self, rows: torch.Tensor, bits: torch.Tensor) -> torch.Tensor:
+    def _objective_on_device(
+        self, rows: torch.Tensor, bits: torch.Tensor, price: torch.Tensor
+    ) -> torch.Tensor:
         on = bits.to(torch.float64)
         residuals = rows.to(torch.float64) - self._bias - on @ self._weight.to(torch.float64)
-        return (residuals**2).sum(dim=1) + on @ self._price.to(torch.float64)
+        return (residuals**2).sum(dim=1) + (on * price).sum(dim=1)
 
     def _descend(
         self, gains: torch.Tensor, signs: torch.Tensor, held: torch.Tensor
@@ -340,6 +389,11 @@ class Refiner:
         gains.copy_(torch.where(keep[:, None], trial_gains, gains))
         signs.copy_(torch.where(keep[:, None], trial_signs, signs))
         return keep
+
+
+def _require_finite(prices: torch.Tensor) -> None:
+    if not torch.isfinite(prices).all():
+        raise ValueRangeError("prices must be finite: rate_prices smooths activities of 0 and 1")
 
 
 def _passes(effort: Effort) -> int:

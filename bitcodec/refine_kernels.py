@@ -34,8 +34,8 @@ class Tables(NamedTuple):
     """D, (h, d)."""
     bias: np.ndarray
     """c, (d,)."""
-    price: np.ndarray
-    """(h,)."""
+    prices: np.ndarray
+    """(h,) for all rows in (1, h), or those of each row, (n, h)."""
     half_norms: np.ndarray
     """|D_j|^2 / 2, (h,)."""
     gram: np.ndarray
@@ -93,7 +93,8 @@ def search(
     signs, gains = np.empty(n_bits, np.float32), np.empty(n_bits, np.float32)
     trial_signs, trial_gains = np.empty_like(signs), np.empty_like(gains)
     for i in range(len(bits)):
-        _start(bits[i], products[i], tables, signs, gains)
+        price = tables.prices[i % len(tables.prices)]
+        _start(bits[i], products[i], price, tables.half_norms, signs, gains)
         saved = _descend(gains, signs, tables.gram, -1, 0.0)[0]
         for _ in range(n_passes):
             more = _repair_pass(gains, signs, tables.gram, trial_gains, trial_signs)
@@ -101,21 +102,26 @@ def search(
             if more == 0:
                 break
         if saved > 0:
-            _keep_if_better(rows[i], bits[i], residuals[i], signs, tables, saved)
+            _keep_if_better(rows[i], bits[i], residuals[i], signs, tables, price, saved)
 
 
 @_compiled
 def _start(
-    bits: np.ndarray, products: np.ndarray, tables: Tables, signs: np.ndarray, gains: np.ndarray
+    bits: np.ndarray,
+    products: np.ndarray,
+    price: np.ndarray,
+    half_norms: np.ndarray,
+    signs: np.ndarray,
+    gains: np.ndarray,
 ) -> None:
     """Fill in signs and gains, in loops of few arrays each: more would not be vectorised."""
     half = np.float32(0.5)
     for j in range(len(bits)):
         signs[j] = np.float32(1) - np.float32(2) * np.float32(bits[j])
     for j in range(len(bits)):
-        gains[j] = products[j] - half * tables.price[j]
+        gains[j] = products[j] - half * price[j]
     for j in range(len(bits)):
-        gains[j] = signs[j] * gains[j] - tables.half_norms[j]
+        gains[j] = signs[j] * gains[j] - half_norms[j]
 
 
 @_compiled
@@ -208,6 +214,7 @@ def _keep_if_better(
     residual: np.ndarray,
     signs: np.ndarray,
     tables: Tables,
+    price: np.ndarray,
     saved: float,
 ) -> None:
     """Replace a row's bits, unless float64 finds them worse."""
@@ -215,17 +222,19 @@ def _keep_if_better(
     for k in range(len(residual)):
         scale += residual[k] * residual[k]
     for j in range(len(bits)):
-        scale += bits[j] * abs(tables.price[j])
+        scale += bits[j] * abs(price[j])
     found = np.empty_like(bits)
     for j in range(len(bits)):
         found[j] = signs[j] < 0
     certain = 2 * saved > DOUBTFUL_SHARE * scale
-    if certain or _row_objective(row, found, tables) <= _row_objective(row, bits, tables):
+    if certain or (
+        _row_objective(row, found, tables, price) <= _row_objective(row, bits, tables, price)
+    ):
         _copy(bits, found)
 
 
 @_compiled
-def _row_objective(row: np.ndarray, bits: np.ndarray, tables: Tables) -> float:
+def _row_objective(row: np.ndarray, bits: np.ndarray, tables: Tables, price: np.ndarray) -> float:
     residual = np.empty(len(row), np.float64)
     _copy(residual, row)
     _subtract(residual, tables.bias)
@@ -233,7 +242,7 @@ def _row_objective(row: np.ndarray, bits: np.ndarray, tables: Tables) -> float:
     for j in range(len(bits)):
         if bits[j]:
             _subtract(residual, tables.weight[j])
-            total += tables.price[j]
+            total += price[j]
     for k in range(len(residual)):
         total += residual[k] * residual[k]
     return total

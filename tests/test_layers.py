@@ -96,6 +96,7 @@ LAYERS = (
     (
         "coder",
         "context_coder",
+        "context_search",
         "context_learning",
         "entropy_tree",
         "pruning",

@@ -393,7 +393,7 @@ def test_prices_that_do_not_fit_are_refused() -> None:
     weight, bias = torch.ones(4, 3), torch.zeros(3)
     with pytest.raises(ShapeError, match=r"got \(4, 3\), \(3,\) and \(3,\)"):
         Refiner(weight, bias, price=np.zeros(3))
-    with pytest.raises(ValueRangeError, match="price must be finite"):
+    with pytest.raises(ValueRangeError, match="prices must be finite"):
         Refiner(weight, bias, price=np.array([0, np.inf, 0, 0]))
 
 
