@@ -12,10 +12,10 @@ import numpy as np
 
 from benchmarks.quantisers import Encoded, Fit, Fitted, standardised, timed
 from bitcodec import BitCodec
+from bitcodec.context_table import ContextTable
 from bitcodec.errors import MismatchError
 from bitcodec.files import read_json, write_json
 from bitcodec.range_coding import ProbabilityTable, Table, compress, decompress, learn_context
-from bitcodec.tables import read_table
 from bitcodec_faiss import AsymmetricIndex
 
 PRICES = {"layer-15": (0.34, 0.7, 0.17, 0.07), "": (0.34, 0.17)}
@@ -51,7 +51,7 @@ class Codecs:
         seconds = make_once(place, train, lambda: make().fit(train).save(place))
         return BitCodec.load(place), seconds
 
-    def table(self, name: str, codec: BitCodec, train: np.ndarray) -> tuple[Table, Seconds]:
+    def table(self, name: str, codec: BitCodec, train: np.ndarray) -> tuple[ContextTable, Seconds]:
         """Return the context table of a codec's codes, and the seconds of encoding and learning."""
         place = self._folder / f"{name}.context"
 
@@ -60,7 +60,7 @@ class Codecs:
             place.write_bytes(learn_context(codes, n_bits=codec.n_bits_).to_bytes())
 
         seconds = make_once(place, train, learn)
-        return read_table(place.read_bytes()), seconds
+        return ContextTable.from_bytes(place.read_bytes()), seconds
 
     def shared_bytes(self, name: str) -> int:
         """Return the bytes of a codec's folder."""
@@ -91,7 +91,8 @@ def make_once(place: Path, rows: np.ndarray, make: Callable[[], None]) -> Second
     return wall, cpu
 
 
-Coding = Literal["context", "independent"]
+Coding = Literal["searched context", "context", "independent"]
+"""A context table whose prices the codes are searched at, or only coded with, or none."""
 
 
 def codecs(dataset: str, folder: Path) -> dict[str, Fit]:
@@ -108,6 +109,10 @@ def codecs(dataset: str, folder: Path) -> dict[str, Fit]:
         methods |= {
             f"bitcodec {price}": partial(sparse, price, "context", "fast"),
             f"bitcodec {price}, best": partial(sparse, price, "context", "best"),
+            f"bitcodec {price}, in context": partial(sparse, price, "searched context", "fast"),
+            f"bitcodec {price}, in context, best": partial(
+                sparse, price, "searched context", "best"
+            ),
             f"bitcodec {price}, bits alone": partial(sparse, price, "independent", "fast"),
             f"bitcodec {price}, linear": partial(sparse, price, "independent", "none"),
         }
@@ -129,15 +134,16 @@ def fit_sparse(
     codec, seconds = kept.codec(
         name, lambda: BitCodec.preset("archive", entropy_weight=price, n_steps=n_steps), train
     )
-    table: Table
-    if coding == "context":
-        table, spent = kept.table(name, codec, train)
+    learned = None
+    if coding != "independent":
+        learned, spent = kept.table(name, codec, train)
         seconds = seconds[0] + spent[0], seconds[1] + spent[1]
-    else:
-        table = ProbabilityTable.from_statistics(codec.statistics_)
+    table: Table = learned or ProbabilityTable.from_statistics(codec.statistics_)
+    context = learned if coding == "searched context" else None
 
     def encode(rows: np.ndarray) -> Encoded:
-        data = compress(codec.encode(rows, refine=effort), table, embed_table=False)
+        codes = codec.encode(rows, refine=effort, context=context)
+        data = compress(codes, table, embed_table=False)
         return Encoded(data, len(data) / len(rows))
 
     return Fitted(

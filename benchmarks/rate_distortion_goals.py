@@ -40,7 +40,7 @@ def main() -> int:
 
 def rate_goals(measured: dict[str, Any]) -> Iterator[Goal]:
     """Compare bits at equal FVU on layer 15."""
-    ours = curve(measured["methods"], start="bitcodec 0", end=", best")
+    ours = curve(measured["methods"], start="bitcodec 0", end=", in context, best")
     residual = curve(measured["methods"], start="RQ")
     bound = measured["gaussian_bound"]
     gaussian = list(zip(bound["bits"], bound["fvu"], strict=True))
