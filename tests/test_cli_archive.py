@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from bitcodec import BitCodec
+from bitcodec.context_table import ContextTable
 from bitcodec.probability import ProbabilityTable
 from bitcodec_cli import archives
 from bitcodec_cli.main import main
@@ -135,6 +136,42 @@ def test_profiles_are_learned_from_a_stream_of_many_batches(
     out = tmp_path / "codes.zarr"
     archives.encode_archive(codec, source, n_rows=None, output=out, table="profiles")
     np.testing.assert_array_equal(open_archive(out)[:], codec.encode(hidden[:320]))
+
+
+@pytest.fixture(scope="module")
+def searching(hidden: np.ndarray, work: Path) -> BitCodec:
+    """A codec that searches its codes, saved beside the others."""
+    codec = BitCodec(n_bits=67, n_steps=20, batch_size=256, device="cpu").fit(hidden[:1024])
+    codec.save(work / "searching")
+    return codec
+
+
+def test_rdo_archives_the_codes_searched_at_the_tables_prices(
+    work: Path, hidden: np.ndarray, searching: BitCodec, tmp_path: Path
+) -> None:
+    out = tmp_path / "codes.zarr"
+    options = ("--table", "context", "--rdo")
+    result = run("encode", work / "searching", work / "hidden.npy", "-o", out, *options)
+    assert result.exit_code == 0, result.stderr
+    archive = open_archive(out)
+    assert isinstance(archive.table, ContextTable)
+    expected = searching.encode(hidden[:N_ROWS], context=archive.table)
+    np.testing.assert_array_equal(archive[:], expected)
+    assert (expected != searching.encode(hidden[:N_ROWS])).any()
+
+
+def test_rdo_without_a_context_table_and_of_a_stream_are_refused(
+    work: Path, searching: BitCodec, tmp_path: Path
+) -> None:
+    codec, out = work / "searching", tmp_path / "codes.zarr"
+    result = run("encode", codec, work / "hidden.npy", "-o", out, "--table", "profiles", "--rdo")
+    assert result.exit_code == 2
+    assert "--rdo searches at the prices of a context table: --table context" in result.stderr
+    data = (work / "hidden.npy").read_bytes()
+    result = run("encode", codec, "-", "-o", out, "--table", "context", "--rdo", input=data)
+    assert result.exit_code == 1
+    assert "--rdo reads the hidden states twice, got a stream: give a file" in result.stderr
+    assert names(tmp_path) == []
 
 
 def test_too_few_rows_for_profiles_name_the_way_out(

@@ -38,6 +38,7 @@ def encode_archive(
     n_rows: int | None,
     output: Path,
     table: TableKind = "independent",
+    rdo: bool = False,
     overwrite: bool = False,
 ) -> None:
     """Encode a source into an archive with a progress bar on stderr.
@@ -49,15 +50,23 @@ def encode_archive(
         output: the archive's folder, which appears when it is complete.
         table: one probability a bit from the codec's own statistics; or profiles, or what a bit's
             context tells, learned on the first codes.
+        rdo: rate-distortion optimisation: encode the source a second time, each code searched at
+            what its bits cost under the context table.
         overwrite: replace an existing archive.
 
     Raises:
-        ConfigError: there are too few rows to learn a table from.
+        ConfigError: there are too few rows to learn a table from, or a source that can be read
+            only once is to be read twice.
         FileError: `output` exists and `overwrite` is false or is no archive, or cannot be written.
     """
+    from bitcodec.batches import HiddenBatches
+    from bitcodec.context_table import ContextTable
+    from bitcodec.errors import ConfigError
     from bitcodec.files import atomic_path
     from bitcodec_zarr import PackedArchive
 
+    if rdo and not HiddenBatches(source).rereadable:
+        raise ConfigError("--rdo reads the hidden states twice, got a stream: give a file")
     if overwrite:
         _require_replaceable(output)
     with (
@@ -69,6 +78,8 @@ def encode_archive(
         learned = None
         if table != "independent":
             learned, batches = _learn(table, batches, advance, n_bits=codec.n_bits_)
+        if isinstance(learned, ContextTable) and rdo:
+            batches = _counted(codec.encode_batches(source, context=learned), advance)
         PackedArchive.create(temporary, codec, table=learned).append(batches)
 
 
