@@ -18,9 +18,8 @@ from bitcodec.files import read_json, write_json
 from bitcodec.range_coding import ProbabilityTable, Table, compress, decompress, learn_context
 from bitcodec_faiss import AsymmetricIndex
 
-PRICES = {"layer-15": (0.34, 0.7, 0.17, 0.07), "": (0.34, 0.17)}
-"""Entropy weights of the sparse codecs by data set, last those of all others: near 200, 100, 400
-and 800 bits at layer 15."""
+PRICES = (0.34, 0.7, 0.17, 0.07)
+"""Entropy weights of the sparse codecs: near 200, 100, 400 and 800 bits at layer 15."""
 N_STEPS = {"layer-15": 3000}
 """Minibatches of their fits by data set; else the default."""
 TABLE_ROWS = 2**17
@@ -105,7 +104,7 @@ def codecs(dataset: str, folder: Path) -> dict[str, Fit]:
     kept = Codecs(folder / dataset)
     sparse = partial(fit_sparse, kept, N_STEPS.get(dataset, 1000))
     methods: dict[str, Fit] = {}
-    for price in PRICES.get(dataset, PRICES[""]):
+    for price in PRICES:
         methods |= {
             f"bitcodec {price}": partial(sparse, price, "context", "fast"),
             f"bitcodec {price}, best": partial(sparse, price, "context", "best"),
