@@ -99,9 +99,9 @@ def array_bytes(name: str, index: Any) -> dict[str, int]:
     if rows.side is not None:
         parts["side"] = sum(ids.nbytes + values.nbytes for ids, values in rows.side._parts)
     if name.startswith("AsymmetricIndex"):
-        parts["row_terms"] = sum(values.nbytes for values in (index._terms or {}).values())
+        parts["row_terms"] = sum(values.nbytes for values in index._scan.terms.values())
     if name.endswith("FastScan"):
-        copy = index._fast_scan._index
+        copy = index._scan._fast_scan._index
         parts["fast_scan"] = copy.codes.nbytes()
         parts["centroids"] = 4 * copy.pq.centroids.size()
     return parts

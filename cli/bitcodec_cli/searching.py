@@ -263,10 +263,8 @@ def _number(score: float) -> str:
 def _options_of(opened: HammingIndex | AsymmetricIndex) -> tuple[str, ...]:
     """Name the search options that an index takes."""
     kind = opened.factory.rstrip("0123456789")
-    if opened.metric != "hamming":
-        return ("oversample",) if kind == "FastScan" else ()
-    own = {"IVF": ("nprobe",), "HNSW": ("ef_search",)}
-    return ("rescore", "oversample", *own.get(kind, ()))
+    own = {"FastScan": ("oversample",), "IVF": ("nprobe",), "HNSW": ("ef_search",)}.get(kind, ())
+    return own if opened.metric != "hamming" else ("rescore", "oversample", *own)
 
 
 def _flag(name: str) -> str:

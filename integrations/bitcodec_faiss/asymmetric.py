@@ -3,35 +3,33 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 
 from bitcodec.arguments import as_queries, check_count
 from bitcodec.errors import ConfigError
 from bitcodec.protocol import Codec, ScoringCodec, as_scoring_codec
-from bitcodec.ranking import Hits, RangeHits, from_similarity, highest, sort_range
-from bitcodec.rescoring import DEFAULT_OVERSAMPLE
-from bitcodec.scoring import QueryWeights, score_pairs, score_rows, top_scores
+from bitcodec.ranking import RangeHits, from_similarity, sort_range
+from bitcodec.scoring import QueryWeights, score_rows
 from bitcodec.search_results import RangeResult, SearchResult
-from bitcodec.similarity import Metric, check_metric, row_terms_for, weights_for
-from bitcodec_faiss.backend import limit_threads, load_faiss
-from bitcodec_faiss.fast_scan import FastScan
-from bitcodec_faiss.flat import FlatStore
+from bitcodec.similarity import Metric, check_metric, weights_for
+from bitcodec_faiss.backend import limit_threads
 from bitcodec_faiss.index_files import IndexHeader
 from bitcodec_faiss.packed_index import PackedIndex
-from bitcodec_faiss.store import Kind
+from bitcodec_faiss.scans import CandidateScan, ExactScan, ListScan, Scan, n_threads, some_of
+from bitcodec_faiss.store import Kind, parse_factory
 
-Factory = Literal["Flat", "FastScan"]
-
-_CHUNK_ROWS = 1 << 16
-"""Rows taken at a time where something is computed for each."""
+_SCANS: dict[str, type[ExactScan | ListScan]] = {
+    "Flat": ExactScan,
+    "FastScan": CandidateScan,
+    "IVF": ListScan,
+}
+_EFFORTS = {"oversample": "FastScan", "nprobe": "IVF"}
+"""Search parameters and the kind that takes each."""
 
 _RANGE_QUERIES = 64
 """Queries scored at a time in a range search."""
-
-_MAX_BYTES = 1 << 26
-"""Bytes of candidates' rows held at a time."""
 
 
 class AsymmetricIndex(PackedIndex):
@@ -43,6 +41,7 @@ class AsymmetricIndex(PackedIndex):
     |---|---|---|---|---|
     | Flat | exact, ties by id | exact | exact | yes |
     | FastScan | exact scores of candidates | exact | exact | yes |
+    | IVF<lists> | exact scores in `nprobe` lists | exact there | exact | yes |
 
     "Exact" is the score that the codec gives a row, to float32's rounding; the row itself is an
     estimate of its hidden state. "FastScan" takes candidates from FAISS's fast scan, which rounds
@@ -52,9 +51,13 @@ class AsymmetricIndex(PackedIndex):
     a change and not saved. Filtered and range searches, and queries for which it finds too few
     candidates, scan all rows.
 
+    "IVF<lists>" searches the lists whose centroids point most in a query's direction, all of them
+    where a filter allows few rows or fewer than k are found. Lists are made of bits, as a
+    `HammingIndex` makes them, from the first rows added or by `train`; dense codes suit them.
+
     Args:
         codec: a fitted `bitcodec.BitCodec`, or anything with the attributes of `ScoringCodec`.
-        factory: `"Flat"` or `"FastScan"`.
+        factory: `"Flat"`, `"FastScan"` or `"IVF<lists>"`.
         metric: `"inner_product"`, `"cosine"` or `"l2"`, the squared distance. The cosine of a
             zero vector is 0; estimated distances may fall below 0.
 
@@ -65,14 +68,13 @@ class AsymmetricIndex(PackedIndex):
     """
 
     def __init__(
-        self, codec: ScoringCodec, *, factory: Factory = "Flat", metric: Metric = "inner_product"
+        self, codec: ScoringCodec, *, factory: str = "Flat", metric: Metric = "inner_product"
     ) -> None:
         super().__init__(codec, factory=factory)
         self._scorer = as_scoring_codec(codec)
         self._metric: Metric = check_metric(metric)
         self.metric = self._metric
-        self._terms: dict[str, np.ndarray] | None = None
-        self._fast_scan: FastScan | None = None
+        self._made_scan: Scan | None = None
 
     def search(
         self,
@@ -82,6 +84,7 @@ class AsymmetricIndex(PackedIndex):
         filter: Any = None,
         n_threads: int | None = None,
         oversample: int | None = None,
+        nprobe: int | None = None,
     ) -> SearchResult:
         """Find the k nearest rows of float queries.
 
@@ -92,6 +95,8 @@ class AsymmetricIndex(PackedIndex):
                 in the order of `ids`; None allows every row.
             n_threads: threads of the scan; by default as FAISS has it.
             oversample: FastScan only: candidates a hit, by default 10.
+            nprobe: IVF only: lists searched, by default the root of their number; all of them make
+                the result exact.
 
         Returns:
             (..., k) float32 scores and ids, the nearest first, ties by id; where fewer than k rows
@@ -100,20 +105,18 @@ class AsymmetricIndex(PackedIndex):
         Raises:
             ShapeError: the width of the queries or the filter is wrong.
             ValueRangeError: a query is not finite, or the index is empty.
-            ConfigError: k, `n_threads` or `oversample` is out of range, or this is no FastScan.
+            ConfigError: k, `n_threads` or a search parameter is out of range, or belongs to
+                another kind.
             MismatchError: the codec has changed since the index was made.
         """
         n_hits = check_count(k, name="k")
-        n_candidates = n_hits * self._check_oversample(oversample)
+        effort = self._check_effort(oversample=oversample, nprobe=nprobe)
         floats, weights = self._weigh(queries)
         allowed = self._rows.allowed(filter)
+        rows = floats.reshape(-1, floats.shape[-1])
         with limit_threads(n_threads):
-            n_queries = len(weights.weights)
-            few = n_queries == 0 or n_candidates >= len(self)
-            if self.factory == "Flat" or allowed is not None or few:
-                scores, ids = self._scan(weights, k=n_hits, allowed=allowed)
-            else:
-                scores, ids = self._scan_fast(weights, k=n_hits, n_candidates=n_candidates)
+            found = self._scan.search(rows, weights, k=n_hits, allowed=allowed, effort=effort)
+        scores, ids = found
         shape = (*floats.shape[:-1], n_hits)
         return SearchResult(
             from_similarity(scores, metric=self._metric).reshape(shape),
@@ -156,32 +159,50 @@ class AsymmetricIndex(PackedIndex):
 
     @classmethod
     def _like(cls, header: IndexHeader, codec: Codec) -> Self:
-        factory: Any = header.factory
         if header.metric == "hamming":
             raise ConfigError("it holds a HammingIndex: load it with HammingIndex.load")
-        return cls(as_scoring_codec(codec), factory=factory, metric=check_metric(header.metric))
+        return cls(
+            as_scoring_codec(codec), factory=header.factory, metric=check_metric(header.metric)
+        )
 
     @staticmethod
     def _kind(factory: Any) -> Kind:
-        if factory not in ("Flat", "FastScan"):
-            raise ConfigError(f'factory must be "Flat" or "FastScan", got {factory!r}')
-        return Kind(name="Flat", size=0)
-
-    def _forget_derived(self) -> None:
-        self._terms = self._fast_scan = None
+        if factory in ("Flat", "FastScan"):
+            return Kind(name="Flat", size=0)
+        if isinstance(factory, str) and factory.startswith("IVF"):
+            return parse_factory(factory)
+        raise ConfigError(f'factory must be "Flat", "FastScan" or "IVF<lists>", got {factory!r}')
 
     @property
-    def _packed(self) -> np.ndarray:
-        store = self._rows.store
-        assert isinstance(store, FlatStore)
-        return store.packed
+    def _stored_bytes(self) -> int:
+        """Bytes of a row that FAISS holds: lists are made by the bits alone."""
+        return (self.n_bits + 7) // 8 if self._scan_kind == "IVF" else self.row_bytes
 
-    def _check_oversample(self, oversample: Any) -> int:
-        if oversample is None:
-            return DEFAULT_OVERSAMPLE
-        if self.factory != "FastScan":
-            raise ConfigError("oversample is a parameter of FastScan, this index is Flat: leave it")
-        return check_count(oversample, name="oversample")
+    @property
+    def _scan_kind(self) -> str:
+        return self.factory.rstrip("0123456789")
+
+    @property
+    def _scan(self) -> Scan:
+        """The way to search, made at the first search after a change."""
+        if self._made_scan is None:
+            make = _SCANS[self._scan_kind]
+            self._made_scan = make(self._rows, self._scorer, metric=self._metric)
+        return self._made_scan
+
+    def _forget_derived(self) -> None:
+        self._made_scan = None
+
+    def _check_effort(self, **given: Any) -> int | None:
+        """Return the search parameter that is given, None for its default."""
+        for name, value in given.items():
+            if value is not None and self._scan_kind != _EFFORTS[name]:
+                raise ConfigError(
+                    f"{name} is a parameter of {_EFFORTS[name]}, this index is {self._scan_kind}: "
+                    "leave it"
+                )
+        chosen = {name: value for name, value in given.items() if value is not None}
+        return next((check_count(value, name=name) for name, value in chosen.items()), None)
 
     def _weigh(self, queries: Any) -> tuple[np.ndarray, QueryWeights]:
         self._check_codec()
@@ -192,84 +213,22 @@ class AsymmetricIndex(PackedIndex):
         weights = self._scorer.query_weights(rows)
         return floats, weights_for(weights, metric=self._metric, squared_norms=squares)
 
-    def _row_terms(self) -> dict[str, np.ndarray]:
-        """Give the rows' factors, scales and shifts; they are computed after every change."""
-        if self._metric == "inner_product" and self.row_bytes == (self.n_bits + 7) // 8:
-            return {}
-        if self._terms is None:
-            packed = self._packed
-            parts = [
-                row_terms_for(self._scorer.side(packed[chunk]), metric=self._metric)
-                for chunk in _chunks(len(packed))
-            ]
-            self._terms = {
-                name: np.concatenate([part[name] for part in parts]) for name in parts[0]
-            }
-        return self._terms
-
-    def _scan(self, weights: QueryWeights, *, k: int, allowed: np.ndarray | None) -> Hits:
-        return top_scores(
-            weights,
-            self._packed,
-            k=k,
-            **self._row_terms(),
-            allowed=allowed,
-            labels=self._rows.store.ids,
-            n_threads=_n_threads(),
-        )
-
-    def _scan_fast(self, weights: QueryWeights, *, k: int, n_candidates: int) -> Hits:
-        if self._fast_scan is None:
-            self._fast_scan = FastScan(self._packed, n_bits=self.n_bits)
-        size = max(1, _MAX_BYTES // (n_candidates * self.row_bytes))
-        parts = []
-        for start in range(0, len(weights.weights), size):
-            some = _queries(weights, slice(start, start + size))
-            rows = self._fast_scan.candidates(some.weights, n_candidates=n_candidates)
-            parts.append(self._rank(some, rows, k=k))
-        return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
-
-    def _rank(self, weights: QueryWeights, rows: np.ndarray, *, k: int) -> Hits:
-        """Keep the k best of (q, m) candidate rows; -1 stands where there is none."""
-        terms = {name: values[rows] for name, values in self._row_terms().items()}
-        found = score_pairs(weights, self._packed[rows], **terms, n_threads=_n_threads())
-        scores, ids = highest(found, self._rows.store.ids[rows], k=k)
-        # FAISS finds nothing for a query whose weights are all 0: it has no scale to round to.
-        short = np.flatnonzero((rows < 0).any(axis=1))
-        if len(short):
-            scores[short], ids[short] = self._scan(_queries(weights, short), k=k, allowed=None)
-        return scores, ids
-
     def _within(
         self, weights: QueryWeights, *, least: float, allowed: np.ndarray | None
     ) -> RangeHits:
-        ids, all_terms = self._rows.store.ids, self._row_terms()
+        ids, scan = self._rows.store.ids, self._scan
         hits = [(np.empty(0, np.int64), np.empty(0, np.float32), ids[:0])]
         for start in range(0, len(weights.weights), _RANGE_QUERIES):
-            some = _queries(weights, slice(start, start + _RANGE_QUERIES))
-            for chunk in _chunks(len(ids)):
-                terms = {name: values[chunk] for name, values in all_terms.items()}
-                scores = score_rows(some, self._packed[chunk], **terms, n_threads=_n_threads())
+            some = some_of(weights, slice(start, start + _RANGE_QUERIES))
+            for rows, packed in scan.blocks():
+                terms = {name: values[rows] for name, values in scan.terms.items()}
+                scores = score_rows(some, packed, **terms, n_threads=n_threads())
                 near = scores.astype(np.float64) >= least
-                owners, rows = np.nonzero(near if allowed is None else near & allowed[chunk])
-                hits.append((owners + start, -scores[owners, rows], ids[chunk][rows]))
+                owners, places = np.nonzero(near if allowed is None else near & allowed[rows])
+                hits.append((owners + start, -scores[owners, places], ids[rows][places]))
         owners, scores, found = (np.concatenate(parts) for parts in zip(*hits, strict=True))
         owners, scores, found = sort_range((owners, scores, found))
         return owners, -scores, found
-
-
-def _chunks(n_rows: int) -> list[slice]:
-    starts = range(0, n_rows, _CHUNK_ROWS)
-    return [slice(start, min(start + _CHUNK_ROWS, n_rows)) for start in starts]
-
-
-def _queries(weights: QueryWeights, some: slice | np.ndarray) -> QueryWeights:
-    return QueryWeights(weights.weights[some], weights.bias[some], weights.base[some])
-
-
-def _n_threads() -> int:
-    """Return FAISS's number of threads, which the whole index keeps to."""
-    return int(load_faiss().omp_get_max_threads())
 
 
 def _check_radius(radius: Any) -> float:

@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 _TRAINING_ROWS_PER_LIST = 64
 """FAISS trains on floats, 32 times the size of the bits: more rows cost much memory."""
 
-_SCAN_BELOW = 0.05
+SCAN_BELOW = 0.05
 """Filters that allow a smaller part of the rows are scanned: their hits lie too far apart."""
 
 
@@ -67,18 +67,23 @@ class IvfStore:
     @property
     def ids(self) -> np.ndarray:
         """(n,) int64, list by list."""
-        parts = [self._list_ids(number) for number in range(self.n_lists)]
+        parts = [self.list_ids(number) for number in range(self.n_lists)]
         return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
+
+    @property
+    def centroids(self) -> np.ndarray:
+        """(n_lists, row_bytes) uint8, FAISS's own memory; valid until the index changes."""
+        return flat_codes(load_faiss().downcast_IndexBinary(self.faiss_index.quantizer))
 
     def codes(self, rows: np.ndarray) -> np.ndarray:
         """Copy the packed rows of (m,) row numbers."""
-        starts = self._starts()
+        starts = self.starts()
         order = np.argsort(rows, kind="stable")
         cuts = np.searchsorted(rows[order], starts)
         packed = np.empty((len(rows), self.faiss_index.code_size), dtype=np.uint8)
         for number in np.flatnonzero(np.diff(cuts)):
             here = order[cuts[number] : cuts[number + 1]]
-            packed[here] = self._list_codes(int(number))[rows[here] - starts[number]]
+            packed[here] = self.list_codes(int(number))[rows[here] - starts[number]]
         return packed
 
     def train(self, packed: np.ndarray) -> None:
@@ -109,10 +114,10 @@ class IvfStore:
         self, queries: np.ndarray, *, k: int, allowed: np.ndarray | None, effort: int | None
     ) -> Hits:
         """Find near allowed rows in `effort` lists; always as many as match, up to k."""
-        n_probe = self._n_probe(effort)
+        n_probe = self.n_probe(effort)
         n_rows = self.faiss_index.ntotal
         n_match = n_rows if allowed is None else int(np.count_nonzero(allowed))
-        if n_match <= max(k, _SCAN_BELOW * n_rows):
+        if n_match <= max(k, SCAN_BELOW * n_rows):
             return self._scan(queries, k=k, allowed=allowed)
         reach = reach_of(math.ceil(k * n_rows / n_match), n_rows=n_rows)
         scores, found = self._probe(
@@ -127,7 +132,7 @@ class IvfStore:
         self, queries: np.ndarray, *, radius: int, allowed: np.ndarray | None, effort: int | None
     ) -> RangeHits:
         """Find the allowed rows within `radius` in `effort` lists."""
-        n_probe, members = self._n_probe(effort), self._allowed_ids(allowed)
+        n_probe, members = self.n_probe(effort), self._allowed_ids(allowed)
         parts = [no_range_hits()]
         for block in query_blocks(queries, n_hits=self.n_lists):
             owners, scores, ids = self._within_lists(queries[block], radius=radius, n_probe=n_probe)
@@ -136,7 +141,12 @@ class IvfStore:
         owners, scores, ids = (np.concatenate(column) for column in zip(*parts, strict=True))
         return sort_range((owners, scores, ids))
 
-    def _n_probe(self, effort: int | None) -> int:
+    def n_probe(self, effort: int | None) -> int:
+        """Return how many lists to search: as asked, by default the root of their number.
+
+        Raises:
+            ConfigError: it is no count, or more than there are.
+        """
         if effort is None:
             return math.ceil(math.sqrt(self.n_lists))
         n_probe = check_count(effort, name="nprobe")
@@ -173,16 +183,19 @@ class IvfStore:
     def _allowed_ids(self, allowed: np.ndarray | None) -> np.ndarray | None:
         return None if allowed is None else np.sort(self.ids[allowed])
 
-    def _starts(self) -> np.ndarray:
+    def starts(self) -> np.ndarray:
+        """Return the first row number of every list, and the number of rows, (n_lists + 1,)."""
         lists = self.faiss_index.invlists
         sizes = [lists.list_size(number) for number in range(self.n_lists)]
         return np.cumsum([0, *sizes], dtype=np.int64)
 
-    def _list_ids(self, number: int) -> np.ndarray:
+    def list_ids(self, number: int) -> np.ndarray:
+        """Look at the (m,) int64 ids of a list; valid until the index changes."""
         lists = self.faiss_index.invlists
         return view(lists.get_ids(number), lists.list_size(number), dtype=np.int64)
 
-    def _list_codes(self, number: int) -> np.ndarray:
+    def list_codes(self, number: int) -> np.ndarray:
+        """Look at the (m, row_bytes) uint8 rows of a list; valid until the index changes."""
         lists, width = self.faiss_index.invlists, self.faiss_index.code_size
         n_bytes = lists.list_size(number) * width
         return view(lists.get_codes(number), n_bytes, dtype=np.uint8).reshape(-1, width)

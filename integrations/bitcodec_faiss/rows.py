@@ -126,11 +126,14 @@ class Rows:
 
     def packed(self, ids: Any) -> np.ndarray:
         """Copy the whole rows of (m,) ids that are checked here."""
-        wanted = as_ids(ids)
-        stored = self.store.codes(rows_of(wanted, self.store.ids))
+        return self.whole(rows_of(as_ids(ids), self.store.ids))
+
+    def whole(self, rows: np.ndarray) -> np.ndarray:
+        """Copy the whole rows of (m,) row numbers, in the order of the store's ids."""
+        stored = self.store.codes(rows)
         if self.side is None:
             return stored
-        return np.concatenate([stored, self.side.take(wanted)], axis=1)
+        return np.concatenate([stored, self.side.take(self.store.ids[rows])], axis=1)
 
     def allowed(self, wanted: Any) -> np.ndarray | None:
         """Turn a filter into (n,) bool in the store's row order; None stays None."""
