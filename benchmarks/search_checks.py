@@ -75,12 +75,15 @@ def check(
     assert np.array_equal(found.scores, own), "HammingIndex's ids have other distances"
     flat = indexes["AsymmetricIndex Flat"].search(few, k=K)
     fast = indexes["AsymmetricIndex FastScan"].search(few, k=K)
-    assert (fast.scores <= flat.scores).all(), "FastScan scores above an exact search"
+    lists = indexes["AsymmetricIndex IVF1024"].search(few, k=K)
+    for name, some in {"FastScan": fast, "IVF1024": lists}.items():
+        assert (some.scores <= flat.scores).all(), f"{name} scores above an exact search"
     error = oracle_error(coded["search"], few)
     assert error <= 1e-4, f"asymmetric scores differ from decoded rows' by {error:.1e}"
     return {
         "queries": len(few),
         "fast_scan_recall": recall(fast.ids, flat.ids),
+        "ivf_recall": recall(lists.ids, flat.ids),
         "asymmetric_relative_error": error,
         "queries_settled_in_a_second_pass": float((distances[:, -1] == distances[:, K - 1]).mean()),
     }

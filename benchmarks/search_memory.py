@@ -39,7 +39,7 @@ def build(name: str, codec: BitCodec, packed: np.ndarray) -> Any:
     if name == "HammingIndex":
         own: Any = HammingIndex(codec)
     elif name.startswith("AsymmetricIndex"):
-        own = AsymmetricIndex(codec, factory="Flat" if name.endswith("Flat") else "FastScan")
+        own = AsymmetricIndex(codec, factory=name.split()[1])
     else:
         return build_bare(name, np.ascontiguousarray(packed[:, : -(-codec.n_bits_ // 8)]))
     own.add_packed(packed)
@@ -65,6 +65,7 @@ INDEXES = {
     "HammingIndex": "hamming",
     "AsymmetricIndex Flat": "search",
     "AsymmetricIndex FastScan": "search",
+    "AsymmetricIndex IVF1024": "search",
 }
 """The indexes and the preset whose codes each holds."""
 

@@ -52,10 +52,17 @@ RATIOS = {
     "fast_scan_to_flat": ("AsymmetricIndex FastScan", "AsymmetricIndex Flat"),
     "fast_scan_to_pq": ("AsymmetricIndex FastScan", "faiss IndexPQ 8 bits"),
     "flat_to_pq": ("AsymmetricIndex Flat", "faiss IndexPQ 8 bits"),
+    "ivf_to_hamming": ("AsymmetricIndex IVF1024", "faiss IndexBinaryFlat"),
+    "ivf_to_flat": ("AsymmetricIndex IVF1024", "AsymmetricIndex Flat"),
 }
 """The search whose time is divided, and the one it is divided by."""
 
-OWN = ("HammingIndex", "AsymmetricIndex FastScan", "AsymmetricIndex Flat")
+OWN = (
+    "HammingIndex",
+    "AsymmetricIndex FastScan",
+    "AsymmetricIndex Flat",
+    "AsymmetricIndex IVF1024",
+)
 
 Search = Callable[[slice], Any]
 """Searches for some of the queries."""
@@ -151,7 +158,7 @@ def make_searches(
     """Return what is timed, by name."""
     dense, weights = coded["hamming"].queries, padded_weights(coded["search"].codec, queries)
     bare, products = indexes["faiss IndexBinaryFlat"], indexes["faiss IndexPQ 8 bits"]
-    own, fast, flat = (indexes[name] for name in OWN)
+    own, fast, flat, lists = (indexes[name] for name in OWN)
     reach = reach_of(K, n_rows=len(own))
     return {
         "faiss IndexBinaryFlat": lambda some: bare.search(dense[some], K),
@@ -159,6 +166,7 @@ def make_searches(
         "HammingIndex": lambda some: own.search_packed(dense[some], k=K),
         "AsymmetricIndex FastScan": lambda some: fast.search(queries[some], k=K, oversample=10),
         "AsymmetricIndex Flat": lambda some: flat.search(queries[some], k=K),
+        "AsymmetricIndex IVF1024": lambda some: lists.search(queries[some], k=K),
         "faiss IndexPQ 8 bits": lambda some: products.search(weights[some], K),
     }
 
