@@ -18,8 +18,8 @@ from bitcodec.files import read_json, write_json
 from bitcodec.range_coding import ProbabilityTable, Table, compress, decompress, learn_context
 from bitcodec_faiss import AsymmetricIndex
 
-PRICES = (0.34, 0.7, 0.17, 0.07)
-"""Entropy weights of the sparse codecs: near 200, 100, 400 and 800 bits at layer 15."""
+PRICES = (0.34, 0.7, 0.17, 0.07, 0.5)
+"""Entropy weights of the sparse codecs: near 200, 80, 500, 1,000 and 130 bits at layer 15."""
 N_STEPS = {"layer-15": 3000}
 """Minibatches of their fits by data set; else the default."""
 TABLE_ROWS = 2**17
