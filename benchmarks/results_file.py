@@ -113,12 +113,13 @@ def describe_machine() -> dict[str, Any]:
 
 
 def commit() -> str:
-    """Return the commit of the checkout, with a plus sign where files differ from it."""
+    """Return the commit of the checkout, with a plus sign where files other than results differ."""
     if named := os.environ.get(COMMIT):
         return named
     root = Path(__file__).parent
     head = ["git", "rev-parse", "--short", "HEAD"]
-    changed = ["git", "status", "--porcelain", "--untracked-files=no"]
+    changed = ["git", "status", "--porcelain", "--untracked-files=no", "--", ".."]
+    changed.append(":(top,exclude)benchmarks/results")  # a long run writes them as it goes
     revision = subprocess.run(head, cwd=root, capture_output=True, text=True).stdout.strip()
     dirty = subprocess.run(changed, cwd=root, capture_output=True, text=True).stdout.strip()
     return (revision or "unknown") + ("+" if dirty else "")
