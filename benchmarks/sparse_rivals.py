@@ -129,11 +129,16 @@ def all_methods(codecs: Path, saes: Path) -> dict[str, Make]:
 
 def our_codec(kept: Codecs, price: float, train: np.ndarray) -> Method:
     """Return a codec of the preset "archive", searching fast."""
+    return of_codec(archive_codec(kept, price, train), refine="fast")
+
+
+def archive_codec(kept: Codecs, price: float, train: np.ndarray) -> BitCodec:
+    """Return a codec of the preset "archive", fitted now or before."""
     name = f"archive-{price}-{N_STEPS}"
     codec, _ = kept.codec(
         name, lambda: BitCodec.preset("archive", entropy_weight=price, n_steps=N_STEPS), train
     )
-    return of_codec(codec, refine="fast")
+    return codec
 
 
 def trained(recipe: Recipe, folder: Path, train: np.ndarray) -> Method:
