@@ -15,7 +15,8 @@ or, for codecs and harvests that are there already,
         --codecs CODEC ... --saes SAE ...
 
 SAE is a folder in SAELens's format, trained on standardised rows as those of
-`benchmarks.sparse_rivals` are. The picture shows the layer that was probed last.
+`benchmarks.sparse_rivals` are. The picture shows the layer that was probed last. Six minutes for a
+layer, a codec and an autoencoder of 2,304 features and 10,000 rows, on a machine that was busy.
 """
 
 from __future__ import annotations

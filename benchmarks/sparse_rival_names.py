@@ -37,12 +37,18 @@ import numpy as np
 import torch
 
 from benchmarks.common_semantics import figures, projected
-from benchmarks.hidden_states import harvest_split
 from benchmarks.matched_names import matched_figures
 from benchmarks.rate_distortion_codecs import Codecs
 from benchmarks.results_file import merge_results
 from benchmarks.sparse_methods import Method, SparseRows, of_codec, on_features
-from benchmarks.sparse_rivals import LAYER, Make, add_options, all_methods, archive_codec
+from benchmarks.sparse_rivals import (
+    Make,
+    add_options,
+    all_methods,
+    archive_codec,
+    place_of,
+    states_of,
+)
 from bitcodec.errors import ValueRangeError
 from bitcodec.row_texts import RowTexts
 from bitcodec.statistics import BitStatistics
@@ -90,22 +96,22 @@ def main() -> int:
     arguments = parse_arguments()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     torch.set_num_threads(arguments.threads)
-    sizes = {"n_fitted": arguments.rows, "n_held_out": arguments.held_out_rows}
-    split = harvest_split(arguments.packages, arguments.cache, **sizes)
-    texts, hidden = read_rows(split.fitted), split.fitted / f"layer-{LAYER}"
+    split, place = states_of(arguments), place_of(arguments)
+    texts, hidden = read_rows(split.fitted), split.fitted / f"layer-{arguments.layer}"
+    train, _ = split.read(arguments.layer)
     drawn: dict[str, dict[str, Names]] = {}
-    for name, make in choose_sets(arguments, split.read(LAYER)[0], hidden, texts).items():
+    for name, make in choose_sets(arguments, train, hidden, texts).items():
         source = kept_codes(arguments.work, name, make, texts)
         drawn[name] = {run: kept_names(arguments, name, run, source) for run in RUNS}
         for run, found in drawn[name].items():
             told = figures(found) | whole_set(found) | {"by_octave": by_octave(found)}
-            merge_results(NAME, ("sets", name, run), told)
+            merge_results(NAME, (*place, "sets", name, run), told)
             logger.info("%s, %s: %.3f (%.3f to %.3f)", name, run, *found.mean_score())
     for ours in (name for name in drawn if name.startswith("bitcodec")):
         for rival in (name for name in drawn if name != ours):
             pairs = {run: (drawn[ours][run], drawn[rival][run]) for run in MATCHED_RUNS}
             compared = {run: matched_figures(*sides) for run, sides in pairs.items()}
-            merge_results(NAME, ("matched", ours, rival), compared)
+            merge_results(NAME, (*place, "matched", ours, rival), compared)
     return 0
 
 
@@ -149,9 +155,9 @@ def choose_sets(
 
 def all_makes(arguments: argparse.Namespace) -> dict[str, Make]:
     """Return what makes each method by name, of rows to learn from."""
-    methods = all_methods(arguments.codecs, arguments.saes)
+    methods = all_methods(arguments)
     learned = {name: make for name, make in methods.items() if not name.startswith("random")}
-    kept = Codecs(arguments.codecs / f"layer-{LAYER}")
+    kept = Codecs(arguments.codecs / f"layer-{arguments.layer}")
     upper: dict[str, Make] = {
         f"{name}{UPPER}": partial(upper_half, make)
         for name, make in learned.items()

@@ -15,8 +15,7 @@ from typing import Any
 
 from benchmarks.results_file import RESULTS
 from benchmarks.sparse_rival_names import MATCHED_RUNS, NAME, REFERENCE
-from benchmarks.sparse_rivals_plot import COLOURS, LINES, family_of
-from bitcodec.files import read_json
+from benchmarks.sparse_rivals_plot import COLOURS, LINES, asked_results, family_of
 
 LEAST = 10
 """Features that an octave must have to be drawn."""
@@ -30,7 +29,7 @@ Results = dict[str, Any]
 
 def main() -> int:
     """Write benchmarks/results/sparse_rival_names.png and print the tables."""
-    results = read_json(RESULTS / f"{NAME}.json")["results"]
+    results = asked_results(NAME, description=__doc__)
     draw(results, RESULTS / f"{NAME}.png")
     print("\n".join(table_of_sets(results["sets"])), end="\n\n")
     for ours, compared in results["matched"].items():

@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.common_semantics import figures
 from benchmarks.matched_names import MOST_OCTAVES, activity_pairs, difference, matched_figures
 from benchmarks.sparse_methods import Method, SparseRows, of_codec, on_features
 from benchmarks.sparse_rival_names import (
+    MATCHED_RUNS,
     by_octave,
     codes_of,
     kept_codes,
@@ -23,6 +25,7 @@ from benchmarks.sparse_rival_names import (
     upper_half,
     whole_set,
 )
+from benchmarks.sparse_rival_names_plot import draw, table_of_pairs, table_of_sets
 from bitcodec import BitCodec
 from bitcodec.batches import HiddenBatches
 from bitcodec.bits import unpack
@@ -149,6 +152,32 @@ def test_a_sample_stands_for_the_whole_set(named: Names) -> None:
     middle, low, high = whole_set(sampled)["in_the_whole_set"]["0.9"]
     assert middle == pytest.approx(2000 * 5 / 50)
     assert low < middle < high
+
+
+def test_the_tables_and_the_picture_are_made_from_the_figures_alone(
+    named: Names, tmp_path: Path
+) -> None:
+    pytest.importorskip("matplotlib")
+    many = replace(with_activity(named, [0.02] * 12), n_features=12, n_tried=12)
+    told = figures(many) | whole_set(many) | {"by_octave": by_octave(many)}
+    compared = matched_figures(many, many)
+    results = {
+        "sets": {
+            name: {"lexical": told} for name in ("bitcodec 0.34", "topk 32", "random projections")
+        },
+        "matched": {
+            "bitcodec 0.34": {
+                "topk 32": dict.fromkeys(MATCHED_RUNS, compared),
+                "relu 2": {run: {"pairs": 0} for run in MATCHED_RUNS},
+            }
+        },
+    }
+    assert table_of_sets(results["sets"])[2].startswith("| bitcodec 0.34 | 1.000 (1.000 to 1.000)")
+    lines = table_of_pairs(results["matched"]["bitcodec 0.34"])
+    assert lines[2].startswith("| topk 32 | 12 | +0.000 (+0.000 to +0.000) |")
+    assert len(lines) == 3  # a rival without pairs has no line
+    draw(results, tmp_path / "names.png")
+    assert (tmp_path / "names.png").read_bytes()[:4] == b"\x89PNG"
 
 
 def coded(codec: BitCodec, hidden: Path) -> tuple[np.ndarray, int]:
