@@ -12,7 +12,8 @@ Judges without a language model name a uniform sample of each set's features fro
 and are tested on others, with counter-examples; see `bitcodec_naming`. Contexts are rows where a
 feature is on, or only rows where it is among the ten most bursty, as in the paper's pipeline.
 Controls: the same contexts under another feature's name, and names from exchanged labels. Then
-features of each rival are paired one to one with ours that are on as often.
+features of each rival are paired one to one with ours that are on as often, and those of an upper
+half with those of the whole.
 
     python -m benchmarks.sparse_rival_names --packages DEBS --cache CACHE --codecs CODECS \
         --saes SAES --work FOLDER
@@ -107,11 +108,14 @@ def main() -> int:
             told = figures(found) | whole_set(found) | {"by_octave": by_octave(found)}
             merge_results(NAME, (*place, "sets", name, run), told)
             logger.info("%s, %s: %.3f (%.3f to %.3f)", name, run, *found.mean_score())
-    for ours in (name for name in drawn if name.startswith("bitcodec")):
-        for rival in (name for name in drawn if name != ours):
-            pairs = {run: (drawn[ours][run], drawn[rival][run]) for run in MATCHED_RUNS}
-            compared = {run: matched_figures(*sides) for run, sides in pairs.items()}
-            merge_results(NAME, (*place, "matched", ours, rival), compared)
+    for left, rights in compared_with(list(drawn)).items():
+        compared = {
+            right: {
+                run: matched_figures(drawn[left][run], drawn[right][run]) for run in MATCHED_RUNS
+            }
+            for right in rights
+        }
+        merge_results(NAME, (*place, "matched", left), compared)
     return 0
 
 
@@ -123,6 +127,16 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--work", type=Path, required=True, help="folder for codes and names")
     parser.add_argument("--features", type=int, default=500, help="of each set, to name")
     return parser.parse_args()
+
+
+def compared_with(names: list[str]) -> dict[str, list[str]]:
+    """Return what each set is compared with: ours with all others, an upper half with its whole."""
+    pairs = {name: [other for other in names if other != name] for name in names}
+    return {
+        name: others if name.startswith("bitcodec") else [name.removesuffix(UPPER)]
+        for name, others in pairs.items()
+        if name.startswith("bitcodec") or name.removesuffix(UPPER) in others
+    }
 
 
 def choose_sets(

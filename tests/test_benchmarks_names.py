@@ -18,6 +18,7 @@ from benchmarks.sparse_rival_names import (
     MATCHED_RUNS,
     by_octave,
     codes_of,
+    compared_with,
     kept_codes,
     kept_names,
     median_values,
@@ -86,6 +87,14 @@ def test_features_that_are_on_as_often_are_compared_and_others_are_not(named: Na
     assert found["score"]["low"] > 0.3
     assert abs(found["octaves"]) < MOST_OCTAVES
     assert matched_figures(named, frequent) == {"pairs": 0}
+
+
+def test_our_sets_are_compared_with_all_and_an_upper_half_with_its_whole() -> None:
+    names = ["bitcodec 0.7", "topk 32", "topk 32, upper half", "relu 2, upper half"]
+    assert compared_with(names) == {
+        "bitcodec 0.7": names[1:],
+        "topk 32, upper half": ["topk 32"],
+    }
 
 
 def test_the_interval_of_a_difference_is_that_of_pairs() -> None:
