@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,8 @@ CONTEXT = 64
 """Tokens read of each text."""
 N_TOKENS = 8
 """Tokens named at either end."""
+N_CONTEXTS, SHOWN_TOKENS, N_LIKELY = 3, 20, 3
+"""Contexts that are shown, their last tokens, and the next tokens named before and after."""
 
 
 def feature_effects(
@@ -30,9 +32,10 @@ def feature_effects(
 
     Returns:
         For "on" and "off" the share of states changed, KL(original || changed) in nats a token,
-        and the tokens whose mean probability rose and fell most. Beside them the tokens that the
-        decoder row promotes through the unembedding; how many of those rose most (of "off", fell
-        most); and the mean change of their ln p, less that of all tokens.
+        the tokens whose mean probability rose and fell most, and the contexts that changed most.
+        Beside them the tokens that the decoder row promotes through the unembedding; how many of
+        those rose most (of "off", fell most); and the mean change of their ln p, less that of all
+        tokens.
     """
     lens = logit_lens(model, feature_directions(codec, [feature]), k=N_TOKENS)
     promoted = lens.promoted[0].tolist()
@@ -62,6 +65,7 @@ def feature_effects(
             "fell_by": (-fell.values).tolist(),
             "promoted_found": len(set(ends) & set(promoted)),
             "promoted_shift": float(change.logarithm[promoted].mean() - change.logarithm.mean()),
+            "contexts": list(changed_contexts(model, ids, plain, changed)),
         }
     return effects
 
@@ -94,6 +98,43 @@ def compared(plain: Sequence[torch.Tensor], changed: Sequence[torch.Tensor]) -> 
     shift = sum((after - before).sum(dim=0) for before, after in pairs)
     kl = sum(float((before.exp() * (before - after)).sum()) for before, after in pairs)
     return Change(torch.as_tensor(moved) / n_rows, torch.as_tensor(shift) / n_rows, kl / n_rows)
+
+
+def changed_contexts(
+    model: LanguageModel,
+    ids: Sequence[torch.Tensor],
+    plain: Sequence[torch.Tensor],
+    changed: Sequence[torch.Tensor],
+) -> Iterator[dict[str, Any]]:
+    """Yield the contexts where the next token's probabilities changed most, one of a text.
+
+    Args:
+        model: the model.
+        ids: (1, t) tokens of each text.
+        plain: (t - 1, v) float32 of each, as `log_probabilities` gives them, before the change.
+        changed: after it.
+    """
+    moved = [
+        (before.exp() * (before - after)).sum(dim=1)
+        for before, after in zip(plain, changed, strict=True)
+    ]
+    most = sorted(range(len(ids)), key=lambda text: -float(moved[text].max()))[:N_CONTEXTS]
+    for text in most:
+        place = int(moved[text].argmax())
+        read = ids[text][0, : place + 2]
+        yield {
+            "text": model.tokenizer.decode(read[-SHOWN_TOKENS:]),
+            "kl": float(moved[text][place]),
+            "before": likely(model, plain[text][place]),
+            "after": likely(model, changed[text][place]),
+        }
+
+
+def likely(model: LanguageModel, log_probability: torch.Tensor) -> list[tuple[str, float]]:
+    """Return the likeliest tokens and their probabilities, given (v,) ln p."""
+    top = log_probability.topk(N_LIKELY)
+    shares = [round(share, 4) for share in top.values.exp().tolist()]
+    return list(zip(named(model, top.indices.tolist()), shares, strict=True))
 
 
 def named(model: LanguageModel, tokens: Sequence[int]) -> list[str]:

@@ -13,6 +13,9 @@ over features.
 or, for codecs and a harvest that are there already,
 
     python -m benchmarks.feature_semantics --hidden HARVEST --codecs 15=CODEC 25=CODEC
+
+Half a minute a layer for 60,000 rows and 2,304 bits, once harvest and codecs are there. The picture
+shows the run that was made last.
 """
 
 from __future__ import annotations

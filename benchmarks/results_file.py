@@ -112,14 +112,19 @@ def describe_machine() -> dict[str, Any]:
     return {"processor": model, "cores": os.cpu_count(), "system": platform.system()}
 
 
-def commit() -> str:
-    """Return the commit of the checkout, with a plus sign where files other than results differ."""
+def commit(folder: Path = Path(__file__).parent) -> str:
+    """Return the commit of a checkout, with a plus sign where files differ from it.
+
+    Its results may differ: they are what is being made, and an interrupted run leaves some.
+
+    Args:
+        folder: the checkout's folder of benchmarks.
+    """
     if named := os.environ.get(COMMIT):
         return named
-    root = Path(__file__).parent
     head = ["git", "rev-parse", "--short", "HEAD"]
-    changed = ["git", "status", "--porcelain", "--untracked-files=no", "--", ".."]
-    changed.append(":(top,exclude)benchmarks/results")  # a long run writes them as it goes
-    revision = subprocess.run(head, cwd=root, capture_output=True, text=True).stdout.strip()
-    dirty = subprocess.run(changed, cwd=root, capture_output=True, text=True).stdout.strip()
+    sources = [":(top)", f":(exclude){RESULTS.name}"]
+    changed = ["git", "status", "--porcelain", "--untracked-files=no", "--", *sources]
+    revision = subprocess.run(head, cwd=folder, capture_output=True, text=True).stdout.strip()
+    dirty = subprocess.run(changed, cwd=folder, capture_output=True, text=True).stdout.strip()
     return (revision or "unknown") + ("+" if dirty else "")

@@ -23,8 +23,8 @@ from bitcodec.files import atomic_path
 
 Kind = Literal["relu", "topk", "jumprelu"]
 
-N_BITS, N_STEPS, BATCH = 2304, 3000, 512
-"""Width, minibatches and their rows: those of our codecs at layer 15."""
+EXPANSION, N_STEPS, BATCH = 4, 3000, 512
+"""Features a dimension, minibatches and their rows: those of our codecs."""
 SPARSITIES: dict[Kind, tuple[float, ...]] = {
     "relu": (1, 2, 5),
     "topk": (16, 32, 64),
@@ -47,8 +47,8 @@ class Recipe:
     """How it is kept sparse."""
     sparsity: float
     """How much, in the unit of the kind; see `SPARSITIES`."""
-    n_features: int = N_BITS
-    """Width."""
+    n_features: int | None = None
+    """Width; `EXPANSION` times the dimensions by default."""
     n_steps: int = N_STEPS
     """Minibatches."""
     batch: int = BATCH
@@ -94,7 +94,10 @@ def untrained(recipe: Recipe, *, n_dims: int) -> Any:
     The settings are those its documentation recommends for rows of this length.
     """
     saes: Any = import_extra("sae_lens", extra="sae")
-    shape: dict[str, Any] = {"d_in": n_dims, "d_sae": recipe.n_features}
+    shape: dict[str, Any] = {
+        "d_in": n_dims,
+        "d_sae": recipe.n_features or EXPANSION * n_dims,
+    }
     ramp = int(RAMP_SHARE * recipe.n_steps)
     match recipe.kind:
         case "relu":

@@ -4,6 +4,8 @@ Methods that `benchmarks.sparse_rivals` measured, their values rounded to the st
 the place of the layer's states on text of other files. Figures are merged into its results.
 
     python -m benchmarks.sparse_rival_losses with the same options
+
+Some minutes for a method and 2,000 tokens on a core of its own.
 """
 
 from __future__ import annotations
@@ -16,11 +18,11 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from benchmarks.hidden_states import MODEL, TEXTS, harvest_split
+from benchmarks.hidden_states import TEXTS
 from benchmarks.passages import read_excerpts
 from benchmarks.results_file import RESULTS, merge_results
 from benchmarks.sparse_methods import Method
-from benchmarks.sparse_rivals import LAYER, NAME, add_options, choose_methods
+from benchmarks.sparse_rivals import NAME, add_options, choose_methods, place_of, states_of
 from bitcodec.files import read_json
 from bitcodec_transformers import load_model, splice
 
@@ -35,14 +37,15 @@ def main() -> int:
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     torch.set_num_threads(arguments.threads)
-    measured = read_json(RESULTS / f"{NAME}.json")["results"]["methods"]
-    sizes = {"n_fitted": arguments.rows, "n_held_out": arguments.held_out_rows}
-    train, _ = harvest_split(arguments.packages, arguments.cache, **sizes).read(LAYER)
+    place = place_of(arguments)
+    results = read_json(RESULTS / f"{NAME}.json")["results"]
+    measured = (results[place[0]] if place else results)["methods"]
+    train, _ = states_of(arguments).read(arguments.layer)
     chosen = {name: make for name, make in choose_methods(arguments).items() if name in measured}
     report = splice(
         read_excerpts(arguments.packages, TEXTS)[1],
-        model=load_model(MODEL),
-        layer=LAYER,
+        model=load_model(arguments.model),
+        layer=arguments.layer,
         replace={
             name: through(make(train), measured[name].get("step")) for name, make in chosen.items()
         },
@@ -57,7 +60,7 @@ def main() -> int:
             "recovered": outcome.recovered,
             "kl": outcome.kl,
         }
-        merge_results(NAME, ("losses", name), figures | shared)
+        merge_results(NAME, (*place, "losses", name), figures | shared)
         logger.info("%-20s recovered %.4f  KL %.4f", name, outcome.recovered, outcome.kl)
     return 0
 

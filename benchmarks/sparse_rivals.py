@@ -7,6 +7,8 @@ has and a rerun of one method replaces only that one. On a core of its own a riv
 minutes, of which training is six to eight; what is trained is kept.
 
     python -m benchmarks.sparse_rivals --packages DEBS --cache CACHE --codecs CODECS --saes SAES
+
+Another model or layer is taken by `--model` and `--layer`, with folders of its own.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from typing import Any, get_args
 import numpy as np
 import torch
 
-from benchmarks.hidden_states import add_arguments, harvest_split
+from benchmarks.hidden_states import LAYERS, MODEL, Split, add_arguments, harvest_split
 from benchmarks.quantisers import Standardisation
 from benchmarks.rate_distortion_codecs import TABLE_ROWS, Codecs, make_once
 from benchmarks.results_file import merge_results
@@ -45,10 +47,11 @@ from benchmarks.sparse_methods import (
     of_codec,
     random_signs,
 )
-from benchmarks.sparse_rival_fits import N_BITS, SPARSITIES, Recipe, method_of, train_sae
+from benchmarks.sparse_rival_fits import EXPANSION, SPARSITIES, Recipe, method_of, train_sae
 from bitcodec import BitCodec
 from bitcodec.errors import ValueRangeError
 from bitcodec.metrics import DistortionMeter
+from bitcodec_transformers import load_model
 
 logger = logging.getLogger(__name__)
 
@@ -77,14 +80,12 @@ def main() -> int:
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     torch.set_num_threads(arguments.threads)
-    sizes = {"n_fitted": arguments.rows, "n_held_out": arguments.held_out_rows}
-    split = harvest_split(arguments.packages, arguments.cache, **sizes)
-    train, held_out = split.read(LAYER)
+    train, held_out = states_of(arguments).read(arguments.layer)
     for name, make in choose_methods(arguments).items():
         logger.info("making %s", name)
         method = make(train)
         figures = measure(method, train, held_out, coding=arguments.coding)
-        merge_results(NAME, ("methods", name), figures)
+        merge_results(NAME, (*place_of(arguments), "methods", name), figures)
         logger.info("%s", line_of(name, figures))
     return 0
 
@@ -92,48 +93,73 @@ def main() -> int:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that say where things are kept and which methods are wanted."""
     add_arguments(parser)
+    parser.add_argument("--model", default=MODEL, help="name or folder of the model")
+    parser.add_argument("--layer", type=int, default=LAYER, help="whose states")
     parser.add_argument("--codecs", type=Path, required=True, help="folder that keeps codecs")
     parser.add_argument("--saes", type=Path, required=True, help="folder that keeps autoencoders")
     parser.add_argument("--methods", nargs="+", default=[""], help="how the names start")
     parser.add_argument("--threads", type=int, default=1)
 
 
+def states_of(arguments: argparse.Namespace) -> Split:
+    """Harvest the states that were asked for, or find them in the cache."""
+    shared = arguments.model == MODEL and arguments.layer in LAYERS
+    return harvest_split(
+        arguments.packages,
+        arguments.cache,
+        n_fitted=arguments.rows,
+        n_held_out=arguments.held_out_rows,
+        model=None if shared else load_model(arguments.model),
+        layers=LAYERS if shared else (arguments.layer,),
+    )
+
+
+def place_of(arguments: argparse.Namespace) -> tuple[str, ...]:
+    """Return where in the results the figures of these states are, from the outermost key on."""
+    asked = arguments.model, arguments.layer
+    return () if asked == (MODEL, LAYER) else ("{}, layer {}".format(*asked),)
+
+
 def choose_methods(arguments: argparse.Namespace) -> dict[str, Make]:
     """Return the methods whose names start as was asked for."""
-    methods, starts = all_methods(arguments.codecs, arguments.saes), tuple(arguments.methods)
+    methods, starts = all_methods(arguments), tuple(arguments.methods)
     chosen = {name: make for name, make in methods.items() if name.startswith(starts)}
     if not chosen:
         raise ValueRangeError(f"no method's name starts {starts}: there are {', '.join(methods)}")
     return chosen
 
 
-def all_methods(codecs: Path, saes: Path) -> dict[str, Make]:
-    """Return what makes each method, by name; all work on `on_features` of `sparse_methods`.
-
-    Args:
-        codecs: where fitted codecs are kept.
-        saes: where trained autoencoders are kept.
-    """
-    kept = Codecs(codecs / f"layer-{LAYER}")
+def all_methods(arguments: argparse.Namespace) -> dict[str, Make]:
+    """Return what makes each method, by name; all work on `on_features` of `sparse_methods`."""
+    kept = Codecs(arguments.codecs / f"layer-{arguments.layer}")
     recipes = [Recipe(kind, value) for kind, values in SPARSITIES.items() for value in values]
-    floors: dict[str, Make] = {
-        name: partial(random_signs, n_features=N_BITS, activity=activity)
-        for name, activity in FLOORS.items()
-    }
+    floors: dict[str, Make] = {name: partial(floor, activity) for name, activity in FLOORS.items()}
     ours: dict[str, Make] = {
         f"bitcodec {price}": partial(our_codec, kept, price) for price in PRICES
     }
-    rivals: dict[str, Make] = {recipe.name: partial(trained, recipe, saes) for recipe in recipes}
+    rivals: dict[str, Make] = {
+        recipe.name: partial(trained, recipe, arguments.saes) for recipe in recipes
+    }
     return ours | floors | rivals
+
+
+def floor(activity: float, train: np.ndarray) -> Method:
+    """Return signs of random projections, as many as the others have features."""
+    return random_signs(train, n_features=EXPANSION * train.shape[1], activity=activity)
 
 
 def our_codec(kept: Codecs, price: float, train: np.ndarray) -> Method:
     """Return a codec of the preset "archive", searching fast."""
+    return of_codec(archive_codec(kept, price, train), refine="fast")
+
+
+def archive_codec(kept: Codecs, price: float, train: np.ndarray) -> BitCodec:
+    """Return a codec of the preset "archive", fitted now or before."""
     name = f"archive-{price}-{N_STEPS}"
     codec, _ = kept.codec(
         name, lambda: BitCodec.preset("archive", entropy_weight=price, n_steps=N_STEPS), train
     )
-    return of_codec(codec, refine="fast")
+    return codec
 
 
 def trained(recipe: Recipe, folder: Path, train: np.ndarray) -> Method:

@@ -9,6 +9,7 @@ are on how often.
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import sys
 from pathlib import Path
@@ -37,10 +38,21 @@ Methods = dict[str, dict[str, Any]]
 
 def main() -> int:
     """Write benchmarks/results/sparse_rivals.png and print the table."""
-    results = read_json(RESULTS / f"{NAME}.json")["results"]
+    results = asked_results(NAME, description=__doc__)
     draw(results["methods"], RESULTS / f"{NAME}.png")
     print("\n".join(table_of(results["methods"], results.get("losses", {}))))
     return 0
+
+
+def asked_results(name: str, *, description: str) -> dict[str, Any]:
+    """Read the results of the states that the command line asks for."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--states", help='"MODEL, layer N" as in the results, where not layer 15')
+    states = parser.parse_args().states
+    results: dict[str, Any] = read_json(RESULTS / f"{name}.json")["results"]
+    return results[states] if states else results
 
 
 def table_of(methods: Methods, losses: Methods) -> list[str]:

@@ -27,7 +27,7 @@ from benchmarks.demonstrations import (
     first_token,
     read_prompts,
 )
-from benchmarks.feature_effects import compared
+from benchmarks.feature_effects import changed_contexts, compared
 from benchmarks.jackknife import ClusterCounts, mean_of, set_entropy
 from benchmarks.layer_entropy_plot import draw as draw_entropy
 from benchmarks.layer_positions import BLOCK, STARTS, chosen_rows, saturation
@@ -251,6 +251,24 @@ def test_effects_are_means_over_all_places() -> None:
     assert torch.allclose(change.probability, (after.exp() - before.exp()).mean(dim=0), atol=1e-6)
     each = (before.exp() * (before - after)).sum(dim=1)
     assert change.kl == pytest.approx(float(each.mean()), rel=1e-5)
+
+
+def test_the_contexts_shown_are_those_whose_next_token_changed_most(
+    language_model: LanguageModel,
+) -> None:
+    tokenizer = language_model.tokenizer
+    ids = [tokenizer(text, return_tensors="pt").input_ids for text in ("one two three", "a b c")]
+    plain = [torch.zeros(row.shape[1] - 1, len(tokenizer)).log_softmax(dim=1) for row in ids]
+    changed = [rows.clone() for rows in plain]
+    word = tokenizer.encode(" three")[0]
+    for rows, place, weight in ((changed[0], 0, 9.0), (changed[1], 1, 12.0)):
+        rows[place, word] += weight  # the token after the second, and after the third
+        rows[place] = rows[place].log_softmax(dim=0)
+    second, first = changed_contexts(language_model, ids, plain, changed)
+    assert (second["text"], first["text"]) == ("a b c", "one two")
+    assert second["after"][0] == (" three", pytest.approx(0.76, abs=0.03))
+    assert second["before"][0][1] == pytest.approx(1 / len(tokenizer), abs=1e-4)
+    assert second["kl"] > first["kl"] > 0
 
 
 def test_the_pictures_are_drawn_from_the_figures(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,7 @@ from benchmarks.feature_semantics import (
     standard_ranks,
     tokens_of,
 )
-from benchmarks.fragmentation import QUANTITIES, measure, probed_rows
+from benchmarks.fragmentation import QUANTITIES, measure, probed_rows, take
 from benchmarks.layer_transfer import draw, encode, refit, summarise, transfer
 from benchmarks.layered_codecs import spread_layers
 from benchmarks.quantisers import Standardisation
@@ -205,6 +206,25 @@ def test_position_and_norm_are_read_from_a_codecs_bits_and_nothing_is_not(
     assert set(QUANTITIES) < set(figures)
     assert "thermometer" not in figures["nothing"]
     assert len(figures["norm"]["curves"]) == min(8, figures["norm"]["thermometer"]["features"])
+
+
+def test_codecs_to_probe_are_given_with_their_one_layer_or_made(
+    codec: BitCodec, harvest_folder: Path, tmp_path: Path
+) -> None:
+    codec.save(tmp_path / "mine")
+    given = {
+        "hidden": harvest_folder,
+        "held_out": harvest_folder,
+        "codecs": [tmp_path / "mine"],
+        "device": "cpu",
+    }
+    nothing = dict.fromkeys(("packages", "work", "layers", "hidden", "held_out", "codecs"))
+    (asked,) = take(Namespace(**{**nothing, **given, "layers": [15], "saes": []}))
+    assert (asked.layer, asked.held_out) == (15, harvest_folder)
+    assert asked.codecs["codec mine"].fingerprint_ == codec.fingerprint_
+    for wrong in ({**given, "layers": None}, {**given, "layers": [8, 15]}, {"layers": [15]}):
+        with pytest.raises(ConfigError, match=r"--codecs and one of --layers"):
+            list(take(Namespace(**{**nothing, **wrong, "saes": []})))
 
 
 # what features mean

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -264,6 +265,24 @@ def test_runs_stay_as_long_as_their_figures_do(
     assert {run["commit"] for run in content["runs"].values()} == {"second", "third"}
     figures = content["results"]["a"]["RQ"]
     assert content["runs"][figures["run"]]["commit"] == "second"
+
+
+def test_a_commit_is_marked_where_sources_differ_and_not_where_results_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(results_file.COMMIT, raising=False)
+    source, result = tmp_path / "library.py", tmp_path / "benchmarks/results/speed.json"
+    result.parent.mkdir(parents=True)
+    for path in (source, result):
+        path.write_text("first")
+    me = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    for step in (["init", "-q"], ["add", "."], [*me, "commit", "-q", "-m", "first"]):
+        subprocess.run(["git", *step], cwd=tmp_path, check=True)
+    clean = results_file.commit(tmp_path / "benchmarks")
+    result.write_text("second")
+    assert results_file.commit(tmp_path / "benchmarks") == clean
+    source.write_text("second")
+    assert results_file.commit(tmp_path / "benchmarks") == f"{clean}+"
 
 
 def test_methods_of_one_name_and_many_rates_are_one_curve() -> None:

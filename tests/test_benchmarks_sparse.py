@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from benchmarks.sparse_codes import (
 )
 from benchmarks.sparse_methods import Method, SparseRows, of_codec, on_features, random_signs
 from benchmarks.sparse_rival_losses import through
-from benchmarks.sparse_rivals import activity_figures, choose_step, fvu_of, measure
+from benchmarks.sparse_rivals import activity_figures, choose_step, fvu_of, measure, place_of
 from benchmarks.sparse_rivals_plot import draw, table_of
 from bitcodec import BitCodec
 from bitcodec.bits import unpack
@@ -142,6 +143,12 @@ def test_what_the_model_gets_is_what_is_stored() -> None:
     stored = rescaled(quantise(SparseRows.of(method, rows), 0.3), 0.3)
     np.testing.assert_allclose(through(method, 0.3)(rows), stored.dense(), rtol=1e-6)
     np.testing.assert_array_equal(through(method, None)(rows), np.maximum(rows, 0))
+
+
+def test_figures_of_other_states_have_a_place_of_their_own() -> None:
+    assert place_of(Namespace(model="smollm2-135m", layer=15)) == ()
+    assert place_of(Namespace(model="smollm2-135m", layer=8)) == ("smollm2-135m, layer 8",)
+    assert place_of(Namespace(model="mine", layer=15)) == ("mine, layer 15",)
 
 
 def test_dead_and_frequent_features_are_counted() -> None:
