@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from bitcodec.errors import ConfigError, ShapeError
-from bitcodec.hidden_checks import check_finite, check_floating, to_float32
+from bitcodec.hidden_checks import check_finite, check_floating, finite_float32, to_float32
 from bitcodec.hidden_files import ArrayPart, HiddenPart, Paths, find_files, is_paths, open_part
 from bitcodec.npy_stream import NpyStream
 
@@ -26,6 +26,7 @@ __all__ = [
     "check_finite",
     "check_floating",
     "find_files",
+    "finite_float32",
     "to_float32",
 ]
 

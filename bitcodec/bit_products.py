@@ -10,16 +10,12 @@ from __future__ import annotations
 import functools
 import importlib
 import logging
-from collections.abc import Callable
 from types import ModuleType
 
 import numpy as np
 import torch
 
 logger = logging.getLogger(__name__)
-
-FEW_LOGITS = 2**18
-"""Up to this many, numpy's comparison on one core beats torch's on all."""
 
 
 def pack(bits: torch.Tensor) -> torch.Tensor:
@@ -48,38 +44,22 @@ def pack_logits(logits: torch.Tensor, threshold: torch.Tensor) -> torch.Tensor:
     if kernels is not None:
         packed: torch.Tensor = kernels.pack_logits(logits, threshold)
         return packed
-    if logits.device.type != "cpu":
-        return pack(logits >= threshold)
-    if logits.dtype == torch.bfloat16:  # the sign is that of the same bytes as an integer
-        return _pack_array(logits.view(torch.int16).numpy() >= 0)
-    if logits.numel() <= FEW_LOGITS:
-        return _pack_array(logits.numpy() >= threshold.numpy())
     return pack(logits >= threshold)
 
 
-def unpacked_product(
-    codes: torch.Tensor,
-    weight: torch.Tensor,
-    *,
-    room: Callable[[], torch.Tensor],
-    out: torch.Tensor,
-) -> None:
+def unpacked_product(codes: torch.Tensor, weight: torch.Tensor, *, out: torch.Tensor) -> None:
     """Multiply packed bits with a matrix.
 
     Args:
         codes: (n, ceil(h / 8)) uint8, pad bits 0.
         weight: (h, d) floats there.
-        room: gives (m, h), m >= n, for bits of the weight's dtype; asked for only where they must
-            be floats.
-        out: (m, d) floats there; its first n rows become the product, the rest are undefined.
+        out: (n, d) floats there, which become the product.
     """
     kernels = kernels_for(codes.device)
     if kernels is not None:
         kernels.unpacked_product(codes, weight, out=out)
         return
-    bits = room()
-    bits[: len(codes)] = unpack(codes, n_bits=len(weight))
-    torch.mm(bits, weight, out=out)
+    torch.mm(unpack(codes, n_bits=len(weight)).to(weight.dtype), weight, out=out)
 
 
 def unpack(codes: torch.Tensor, *, n_bits: int) -> torch.Tensor:

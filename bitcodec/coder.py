@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -53,7 +53,6 @@ class PackedCoder:
         mean: np.ndarray = self._mean.cpu().numpy()
         return mean
 
-    @torch.inference_mode()
     def encode(
         self,
         hidden: torch.Tensor,
@@ -76,7 +75,8 @@ class PackedCoder:
         """
         packed = np.empty((len(hidden), self.row_bytes), dtype=np.uint8)
         codes = packed[:, : self.code_bytes]
-        codes[:] = self.encode_on_device(hidden).cpu().numpy()
+        for part, rows in self._chunks_of(hidden):
+            codes[part] = self._encoding.encode_to_host(rows)
         if search is not None:
             standardised = self._model.standardise(hidden.to(self._mean.device).contiguous())
             starts = unpack(codes, n_bits=self.n_bits)
@@ -85,7 +85,7 @@ class PackedCoder:
             for part in self._chunks(len(hidden)):
                 packed[part, self.code_bytes :] = self._rows.write(
                     hidden[part].to(self._mean.device) - self._mean,
-                    self._deviation(codes[part]),
+                    self._decoding.decode_from_host(codes[part]),
                     first_row=first_row + part.start,
                 )
         return packed
@@ -97,10 +97,9 @@ class PackedCoder:
         Args:
             hidden: (n, d) float32, finite, on any device.
         """
-        device = self._mean.device
         codes = self._room(len(hidden), self.code_bytes, torch.uint8)
-        for part in self._chunks(len(hidden)):
-            codes[part] = self._encoding.encode(hidden[part].to(device))
+        for part, rows in self._chunks_of(hidden):
+            codes[part] = self._encoding.encode(rows)
         return codes
 
     @torch.inference_mode()
@@ -110,10 +109,9 @@ class PackedCoder:
         Args:
             codes: (n, ceil(h / 8)) uint8 on any device, pad bits 0.
         """
-        device = self._mean.device
         hidden = self._room(len(codes), len(self._offset), torch.float32)
-        for part in self._chunks(len(codes)):
-            deviation = self._decoding.decode(codes[part].to(device))
+        for part, rows in self._chunks_of(codes):
+            deviation = self._decoding.decode(rows)
             torch.add(deviation, self._mean, out=hidden[part])
         return hidden
 
@@ -132,11 +130,12 @@ class PackedCoder:
             ValueRangeError: the dtype is not uint8, a pad bit is set, or side bytes are not finite.
         """
         codes, side = self._checked(packed)
-        factors = self._model.shrinkage * self._rows.factors(side)
         hidden = np.empty((len(packed), len(self._offset)), dtype=np.float32)
+        factors = self._model.shrinkage * self._rows.factors(side) if side.size else None
         for rows in self._chunks(len(packed)):
-            deviation = self._deviation(codes[rows])
-            deviation *= factors[rows, None]
+            deviation = self._decoding.decode_from_host(codes[rows])
+            if factors is not None:
+                deviation *= factors[rows, None]
             deviation += self._mean
             hidden[rows] = deviation.cpu().numpy()
         return hidden
@@ -176,17 +175,12 @@ class PackedCoder:
         factors, lengths = self._rows.factors(side), self._rows.squared_lengths(side)
         norms = np.empty(len(packed), dtype=np.float32)
         for rows in self._chunks(len(packed)):
-            estimate = self._deviation(codes[rows]) * factors[rows, None]
+            estimate = self._decoding.decode_from_host(codes[rows]) * factors[rows, None]
             own = self._model.shrinkage * estimate.square().sum(dim=1)
             squared = self._mean.square().sum() + 2 * estimate @ self._mean
             squared = squared + (own if lengths is None else lengths[rows])
             norms[rows] = squared.clamp(min=0).cpu().numpy()
         return Side(factor=factors.cpu().numpy(), squared_norm=norms)
-
-    def _deviation(self, codes: np.ndarray) -> torch.Tensor:
-        """Decode (n, code_bytes) to how rows differ from the mean, before factor and shrinkage."""
-        on_device = torch.from_numpy(np.array(codes)).to(self._mean.device)  # may be a mapped file
-        return self._decoding.decode(on_device)
 
     def _room(self, n_rows: int, n_columns: int, dtype: torch.dtype) -> torch.Tensor:
         """Make room for a result that its caller may compute gradients with."""
@@ -196,6 +190,12 @@ class PackedCoder:
     def _chunks(self, n_rows: int) -> list[slice]:
         size = self._chunk_rows
         return [slice(start, min(n_rows, start + size)) for start in range(0, n_rows, size)]
+
+    def _chunks_of(self, rows: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
+        """Yield parts of rows, and these rows on the codec's device."""
+        device = self._mean.device
+        for part in self._chunks(len(rows)):
+            yield part, (rows if part.stop - part.start == len(rows) else rows[part]).to(device)
 
     def _checked(self, packed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the code bytes and the side bytes of checked rows."""

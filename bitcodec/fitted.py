@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from bitcodec import range_coding, storage
-from bitcodec.batches import HiddenBatches, HiddenSource, check_finite, check_floating, to_float32
+from bitcodec.batches import HiddenBatches, HiddenSource, check_floating, finite_float32
 from bitcodec.bits import row_bytes, unpack
 from bitcodec.coder import PackedCoder, Search
 from bitcodec.config import CodecConfig, Refine
@@ -84,8 +84,7 @@ class FittedCodec(Parameters):
         rows = hidden.reshape(-1, self.n_dims_)
         packed = np.empty((len(rows), self.row_bytes_), dtype=np.uint8)
         for start in range(0, len(rows), STREAM_ROWS):
-            batch = to_float32(rows[start : start + STREAM_ROWS])
-            check_finite(batch, first_row=start)
+            batch = finite_float32(rows[start : start + STREAM_ROWS], first_row=start)
             packed[start : start + STREAM_ROWS] = encode(batch, start)
         return packed.reshape(*hidden.shape[:-1], self.row_bytes_)
 
@@ -174,10 +173,7 @@ class FittedCodec(Parameters):
         """
         coder = self._coder()
         self._check_width(tuple(queries.shape))
-        check_floating(queries)
-        rows = to_float32(queries.reshape(-1, self.n_dims_))
-        check_finite(rows)
-        return coder.query_weights(rows)
+        return coder.query_weights(finite_float32(queries.reshape(-1, self.n_dims_)))
 
     def side(self, packed: np.ndarray) -> Side:
         """Read the factors and squared norms of packed rows, which scores need beside the bits.

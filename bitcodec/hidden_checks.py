@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NoReturn
 
 import numpy as np
 import torch
@@ -61,6 +62,38 @@ def check_finite(
     # A sum is finite only if every term is; the exact test runs only where the sum overflows.
     if math.isfinite(rows.sum()) or torch.isfinite(rows).all():
         return
+    _refuse(rows, first_row=first_row, part=part, first_row_of_part=first_row_of_part)
+
+
+def finite_float32(rows: np.ndarray | torch.Tensor, *, first_row: int = 0) -> torch.Tensor:
+    """Give checked rows as a float32 tensor to be read, not written to.
+
+    It shares the memory of the rows where nothing must be converted.
+
+    Args:
+        rows: (b, d) floats.
+        first_row: the number that the first row has in the whole source.
+
+    Raises:
+        ValueRangeError: the values are not floating point, or one is not finite.
+    """
+    if isinstance(rows, torch.Tensor):
+        tensor = to_float32(rows)
+        check_finite(tensor, first_row=first_row)
+        return tensor
+    array = np.asarray(rows)
+    flags = array.flags
+    if array.dtype != np.float32 or not (flags.c_contiguous and flags.writeable):
+        tensor = to_float32(array)
+        array = tensor.numpy()
+    else:
+        tensor = torch.from_numpy(array)
+    if not np.isfinite(array).all():
+        _refuse(tensor, first_row=first_row, part="hidden", first_row_of_part=0)
+    return tensor
+
+
+def _refuse(rows: torch.Tensor, *, first_row: int, part: str, first_row_of_part: int) -> NoReturn:
     row = int((~torch.isfinite(rows)).any(dim=1).nonzero()[0])
     kind = "NaN" if torch.isnan(rows[row]).any() else "infinity"
     raise ValueRangeError(

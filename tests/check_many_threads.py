@@ -9,7 +9,8 @@ from __future__ import annotations
 import torch
 
 from bitcodec.model import BinaryAutoencoder
-from bitcodec.products import DecodingProduct, EncodingProduct, Scratch
+from bitcodec.products import DecodingProduct, EncodingProduct
+from bitcodec.scratch import Scratch
 
 SHAPES = ((100, 37), (37, 100), (5, 3), (64, 200))
 
@@ -30,7 +31,7 @@ def main() -> None:
 @torch.inference_mode()
 def results(model: BinaryAutoencoder, rows: torch.Tensor, *, n_threads: int) -> list[torch.Tensor]:
     torch.set_num_threads(n_threads)
-    logits = EncodingProduct(model)._stages[0]._logits(model.standardise(rows), Scratch())
+    logits = EncodingProduct(model)._stages[0].logits(model.standardise(rows), Scratch())
     few = torch.full((5, (model.n_bits + 7) // 8), 1, dtype=torch.uint8)
     return [logits.clone(), DecodingProduct(model).decode(few)]
 

@@ -26,6 +26,7 @@ LAYERS = (
         "devices",
         "pickling",
         "row_products",
+        "scratch",
         "scoring_kernels",
         "coactivation_kernels",
         "json_fields",
@@ -57,6 +58,7 @@ LAYERS = (
         "scoring_parts",
         "context_kernels",
         "feature_set_file",
+        "thresholds",
     ),
     (
         "checkpoints",

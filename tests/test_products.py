@@ -18,7 +18,9 @@ from hypothesis import strategies as st
 
 from bitcodec import BitCodec, bit_products
 from bitcodec.bits import pack, unpack
-from bitcodec.errors import ConfigError
+from bitcodec.coder import PackedCoder
+from bitcodec.errors import ConfigError, ValueRangeError
+from bitcodec.hidden_checks import finite_float32
 from bitcodec.products import DecodingProduct, EncodingProduct
 
 SIZES = (1, 2, 3, 5, 8, 63, 65)
@@ -126,6 +128,47 @@ def test_the_precision_of_a_codec_is_a_parameter(codec: BitCodec, hidden: np.nda
         codec.set_params(compute="float32")
     np.testing.assert_array_equal(codec.encode(hidden[:500]), exact)
     assert 0 < np.square(rough - codec.decode(exact)).mean() < 1e-4 * rough.var()
+
+
+def test_buffers_made_in_inference_mode_serve_outside_it_and_the_other_way_round(
+    any_codec: BitCodec, hidden: np.ndarray
+) -> None:
+    model, rows = any_codec._model, hidden[:9]
+    packed = any_codec.encode(rows)
+    coders = [PackedCoder(model, side_bytes=any_codec.side_bytes_) for _ in range(2)]
+    for coder, order in zip(coders, ((True, False), (False, True)), strict=True):
+        for mode in order:
+            with torch.inference_mode(mode=mode):
+                codes = coder.encode(torch.from_numpy(rows))
+                np.testing.assert_array_equal(codes, packed)
+                np.testing.assert_array_equal(coder.decode(codes), any_codec.decode(packed))
+
+
+def test_rows_that_need_no_conversion_are_read_where_they_lie(hidden: np.ndarray) -> None:
+    rows = hidden[:9].copy()
+    assert finite_float32(rows).data_ptr() == rows.ctypes.data
+    fixed = hidden[:9].copy()
+    fixed.flags.writeable = False
+    for other in (fixed, rows[::-1], rows.astype(np.float64), rows.astype(">f4"), rows[:, ::2]):
+        copied = finite_float32(other)
+        assert copied.data_ptr() != other.ctypes.data
+        np.testing.assert_array_equal(copied.numpy(), other)
+
+
+def test_encoding_leaves_the_rows_as_they_were(any_codec: BitCodec, hidden: np.ndarray) -> None:
+    rows = hidden[:9].copy()
+    any_codec.encode(rows)
+    np.testing.assert_array_equal(rows, hidden[:9])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_bad_row_of_a_later_batch_is_named(
+    bad: float, codec: BitCodec, hidden: np.ndarray
+) -> None:
+    rows = np.concatenate([hidden[:2500], hidden[:2500]])
+    rows[4321, 5] = bad
+    with pytest.raises(ValueRangeError, match="row 4321 holds"):
+        codec.encode(rows)
 
 
 @settings(max_examples=40)

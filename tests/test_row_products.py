@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bitcodec.row_products import RowProduct
+from bitcodec.row_products import RowProduct, laid_out
 
 WIDTHS = st.sampled_from([1, 2, 3, 7, 8, 31, 67, 256, 576])
 
@@ -43,6 +43,14 @@ def test_the_layout_of_the_rows_in_memory_makes_no_difference() -> None:
     rows, matrix = matrices(63, 67, seed=0)
     product = RowProduct(matrix)
     assert torch.equal(product(rows.T.contiguous().T), product(rows))
+
+
+@given(WIDTHS, WIDTHS, st.integers(1, 25))
+def test_the_layout_of_a_matrix_of_whole_tiles_makes_no_difference(
+    n_dims: int, n_columns: int, n_tiles: int
+) -> None:
+    rows, matrix = matrices(n_dims, -(-n_columns // 16) * 16, seed=n_dims)
+    assert torch.equal(rows[: 4 * n_tiles] @ laid_out(matrix), rows[: 4 * n_tiles] @ matrix)
 
 
 @given(WIDTHS, WIDTHS)

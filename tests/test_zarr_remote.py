@@ -152,5 +152,16 @@ def test_a_job_goes_on_with_its_own_archive_only(
     np.testing.assert_array_equal(open_archive(folder)[:], packed)
     with pytest.raises(MismatchError, match="use the codec that encoded it"):
         continue_archive(folder, codec.recenter(hidden[:100]), **SIZES)
-    with pytest.raises(MismatchError, match="shards of 512"):
-        continue_archive(folder, codec)
+    with pytest.raises(MismatchError, match="chunks of 64 rows, shards of 512"):
+        continue_archive(folder, codec, chunk_rows=128)
+
+
+def test_a_job_that_asks_for_no_sizes_takes_those_of_the_archive(
+    hidden: np.ndarray, codec: BitCodec, tmp_path: Path
+) -> None:
+    packed, folder = codec.encode(hidden[:300]), tmp_path / "a.zarr"
+    PackedArchive.create(folder, codec, chunk_rows=256).append(packed[:200])  # once the default
+    archive = continue_archive(folder, codec).append(packed[200:])
+    assert archive.chunk_rows == 256
+    np.testing.assert_array_equal(open_archive(folder)[:], packed)
+    assert continue_archive(tmp_path / "new.zarr", codec).chunk_rows == 128

@@ -21,7 +21,9 @@ from bitcodec_zarr.protocol import Codec
 from bitcodec_zarr.reader import ArchiveReader
 from bitcodec_zarr.store import appending, reading, require_shards, with_metadata, writing
 
-CHUNK_ROWS, SHARD_ROWS = 256, 16384
+CHUNK_ROWS, SHARD_ROWS = 128, 16384
+"""Rows of new archives' chunks, which take half the time of 256 rows and .2% to .4% more bytes, and
+of their shards."""
 PackedSource = np.ndarray | Iterable[np.ndarray]
 
 

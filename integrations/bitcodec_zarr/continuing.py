@@ -16,8 +16,8 @@ def continue_archive(
     codec: Codec,
     *,
     table: Table | None = None,
-    chunk_rows: int = CHUNK_ROWS,
-    shard_rows: int = SHARD_ROWS,
+    chunk_rows: int | None = None,
+    shard_rows: int | None = None,
     storage_options: dict[str, Any] | None = None,
 ) -> PackedArchive:
     """Open the archive of an earlier run for writing, or make it.
@@ -26,8 +26,8 @@ def continue_archive(
         store: as `PackedArchive.create` takes it, and so are the others.
         codec: the fitted codec whose codes it holds.
         table: probabilities of the bits.
-        chunk_rows: rows decoded together.
-        shard_rows: rows of one stored object.
+        chunk_rows: rows decoded together; None for those of the archive that is there.
+        shard_rows: rows of one stored object; None likewise.
         storage_options: for fsspec.
 
     Raises:
@@ -44,17 +44,18 @@ def continue_archive(
             store,
             codec,
             table=table,
-            chunk_rows=chunk_rows,
-            shard_rows=shard_rows,
+            chunk_rows=chunk_rows or CHUNK_ROWS,
+            shard_rows=shard_rows or SHARD_ROWS,
             storage_options=storage_options,
         )
     archive.require_codec(codec.fingerprint_)
     wanted = table or ProbabilityTable.from_statistics(codec.statistics_)
+    sizes = chunk_rows or archive.chunk_rows, shard_rows or archive.shard_rows
     found = archive.chunk_rows, archive.shard_rows, archive.table.digest
-    if found != (chunk_rows, shard_rows, wanted.digest):
+    if found != (*sizes, wanted.digest):
         raise MismatchError(
             f"{store} has chunks of {archive.chunk_rows} rows, shards of {archive.shard_rows} and "
-            f"a table {archive.table.digest.hex()[:12]}; asked were {chunk_rows}, {shard_rows} and "
+            f"a table {archive.table.digest.hex()[:12]}; asked were {sizes[0]}, {sizes[1]} and "
             f"{wanted.digest.hex()[:12]}: ask for the same, or choose another place"
         )
     return archive

@@ -12,7 +12,7 @@ from bitcodec.errors import MismatchError
 from bitcodec.tables import Table
 from bitcodec_zarr.metadata import ArchiveHeader
 from bitcodec_zarr.protocol import Codec
-from bitcodec_zarr.store import reading, require_chunk, require_shards
+from bitcodec_zarr.store import read_rows, reading, require_chunk
 
 
 class ArchiveReader:
@@ -165,10 +165,7 @@ class ArchiveReader:
     def _read(self, start: int, stop: int) -> np.ndarray:
         with reading(f"rows {start} to {stop}"):
             # Zarr takes what is missing for zeros: look before, and again where zeros came.
-            shards = range(start // self.shard_rows, -(-stop // self.shard_rows))
-            n_chunks = self.shard_rows // self.chunk_rows
-            require_shards(self._array, shards, n_chunks=n_chunks)
-            packed = np.asarray(self._array[start:stop])
+            packed = read_rows(self._array, start, stop, self._header)
             self._coder.check_rows(packed)
             first = start - start % self.chunk_rows
             for place in range(first, stop, self.chunk_rows):
