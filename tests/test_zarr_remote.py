@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -154,3 +155,13 @@ def test_a_job_goes_on_with_its_own_archive_only(
         continue_archive(folder, codec.recenter(hidden[:100]), **SIZES)
     with pytest.raises(MismatchError, match="shards of 512"):
         continue_archive(folder, codec)
+
+
+def test_a_job_does_not_go_on_in_another_precision(
+    hidden: np.ndarray, codec: BitCodec, tmp_path: Path
+) -> None:
+    fast = copy.deepcopy(codec).set_params(compute="bfloat16")
+    continue_archive(tmp_path / "a.zarr", fast, **SIZES).append(fast.encode(hidden[:600]))
+    assert open_archive(tmp_path / "a.zarr").compute == "bfloat16"
+    with pytest.raises(MismatchError, match=r"computed in bfloat16, .* in float32"):
+        continue_archive(tmp_path / "a.zarr", codec, **SIZES)

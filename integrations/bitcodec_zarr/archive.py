@@ -94,6 +94,7 @@ class PackedArchive(ArchiveReader):
             shard_rows=shard_rows,
             fingerprint=codec.fingerprint_,
             table_digest=table.digest.hex(),
+            compute=codec.compute,
         )
         with writing(store):
             array = zarr.create_array(

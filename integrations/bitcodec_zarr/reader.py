@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import zarr
 
+from bitcodec.config import Precision
 from bitcodec.errors import MismatchError
 from bitcodec.tables import Table
 from bitcodec_zarr.metadata import ArchiveHeader
@@ -69,6 +70,11 @@ class ArchiveReader:
     def fingerprint(self) -> str:
         """Of the codec that made the codes."""
         return self._header.fingerprint
+
+    @property
+    def compute(self) -> Precision | None:
+        """Precision of the products that made the codes; None in archives that do not say."""
+        return self._header.compute
 
     @property
     def table(self) -> Table:

@@ -118,6 +118,7 @@ def _archive_seal(header: dict[str, Any]) -> str:
         shard_rows=header["chunk_grid"]["configuration"]["chunk_shape"][0],
         fingerprint=str(header["attributes"]["bitcodec"]["fingerprint"]),
         table_digest=table.digest.hex(),
+        compute=header["attributes"]["bitcodec"].get("compute"),
     ).seal
 
 
