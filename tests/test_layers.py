@@ -44,8 +44,15 @@ LAYERS = (
         "sealed_json",
         "harvest_shards",
     ),
-    ("checksums",),
-    ("hidden_files",),
+    (
+        "checksums",
+        "headers",
+        "block_hashes",
+    ),
+    (
+        "hidden_files",
+        "packed_rows",
+    ),
     (
         "batches",
         "surrogate",
@@ -57,6 +64,7 @@ LAYERS = (
         "scoring_parts",
         "context_kernels",
         "feature_set_file",
+        "packed_files",
     ),
     (
         "checkpoints",

@@ -250,7 +250,7 @@ def test_packed_codes_and_their_header_change_together(
         write(2)
     monkeypatch.undo()
     header, packed = open_packed(path)
-    assert (header.fingerprint, packed.tolist()) == ("2", [[2], [2]])
+    assert (header.fingerprint, packed[:].tolist()) == ("2", [[2], [2]])
 
 
 def test_of_two_commands_that_change_an_index_one_is_told(
