@@ -354,6 +354,25 @@ def test_a_flipped_byte_is_an_error_or_changes_nothing(mask: int, side_bytes: in
     assert refused > 0.5 * tried
 
 
+def test_a_damaged_shard_is_named_with_its_rows_and_what_to_do() -> None:
+    packed, store = random_rows(30, 17), MemoryStore()
+    small_archive(store, packed)  # chunks of 4 rows in shards of 8
+    files = contents(store)
+    shard = bytearray(files["c/2/0"])
+    shard[6] ^= 1  # in its first chunk; the index is at the end
+    archive = open_archive(store_of(files | {"c/2/0": bytes(shard)}))
+    told = (
+        r"c/2/0 is damaged: rows 16 to 20 are not those .* restore it from a copy, or encode anew"
+    )
+    for read in (slice(None), slice(17, 18), 19):
+        with pytest.raises(FormatError, match=told):
+            archive[read]
+    np.testing.assert_array_equal(archive[20:30], packed[20:30])
+    shard[-1] ^= 1  # of the index's checksum
+    with pytest.raises(FormatError, match="c/2/0 is damaged: rows 16 to 20"):
+        open_archive(store_of(files | {"c/2/0": bytes(shard)}))[:]
+
+
 @pytest.mark.parametrize("side_bytes", [0, 4])
 def test_a_truncated_or_lost_file_is_an_error(side_bytes: int) -> None:
     packed, store = random_rows(11, 17, side_bytes=side_bytes), MemoryStore()
