@@ -124,7 +124,7 @@ def _codes_state(material: Material, folder: Path) -> str:
     # Codes that are not those of the codec their header names would be neither old nor new.
     wanted = maker[header.fingerprint].encode(material.hidden[:50])
     assert np.array_equal(packed[:50], wanted), "the header is another codec's"
-    return _digest(header, packed)
+    return _digest(header, packed[:])
 
 
 # archive

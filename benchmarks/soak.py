@@ -12,6 +12,7 @@ import argparse
 import gc
 import time
 import traceback
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import numpy as np
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
+from benchmarks.process_memory import ProcessMemory, resident_bytes, trim
 from benchmarks.results_file import merge_results
 from benchmarks.soak_machine import IndexMachine, Material, Tally
 from bitcodec import BitCodec
@@ -39,6 +41,15 @@ SETTINGS = settings(
 WRITE_EVERY_SECONDS = 300
 
 
+@dataclass(frozen=True)
+class Round:
+    """What is looked at after a round."""
+
+    seconds: float
+    """Since the beginning, when the round began."""
+    memory: ProcessMemory
+
+
 def main() -> None:
     """Run until the time is up; figures go to benchmarks/results/trust.json as it goes on."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -52,14 +63,14 @@ def main() -> None:
         tally = Tally()
 
     begun = written = time.monotonic()
-    rounds: list[dict[str, Any]] = []
+    rounds: list[Round] = []
     differences: list[dict[str, Any]] = []
     while (elapsed := time.monotonic() - begun) < 3600 * arguments.hours:
         number = arguments.first_seed + len(rounds)
         if (difference := run_round(Machine, number)) is not None:
             differences.append({"seed": number, "what": difference})
         gc.collect()
-        rounds.append({"seconds": elapsed, "resident_bytes": resident_bytes()})
+        rounds.append(Round(elapsed, ProcessMemory.now()))
         if time.monotonic() - written > WRITE_EVERY_SECONDS:
             written = time.monotonic()
             write(Machine.tally, rounds, differences)
@@ -88,39 +99,55 @@ def run_round(machine: type[IndexMachine], number: int) -> str | None:
     return None
 
 
-def resident_bytes() -> int:
-    """Return the memory that this process has, in bytes."""
-    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
-        if line.startswith("VmRSS:"):
-            return 1024 * int(line.split()[1])
-    raise OSError("the system does not tell memory")
-
-
-def write(tally: Tally, rounds: list[dict[str, Any]], differences: list[dict[str, Any]]) -> None:
+def write(tally: Tally, rounds: list[Round], differences: list[dict[str, Any]]) -> None:
     """Put the figures so far into benchmarks/results/trust.json."""
-    memory = np.array([entry["resident_bytes"] for entry in rounds]) / 2**20
-    seconds = np.array([entry["seconds"] for entry in rounds])
-    warm = len(rounds) // 4
-    slope = np.polyfit(seconds[warm:], memory[warm:], 1)[0] if len(rounds) > 8 else None
     merge_results(
         "trust",
         ["soak"],
         {
-            "hours": rounds[-1]["seconds"] / 3600,
+            "hours": rounds[-1].seconds / 3600,
             "rounds": len(rounds),
             "examples": tally.n_examples,
             "steps": tally.n_steps,
             "answers_compared": tally.n_compared,
             "differences": differences,
-            "resident_mib": {
-                "after_first_round": float(memory[0]),
-                "after_a_quarter": float(memory[warm]),
-                "at_the_end": float(memory[-1]),
-                "largest": float(memory.max()),
-                "growth_per_hour_after_a_quarter": None if slope is None else 3600 * float(slope),
-            },
+            "memory": describe_memory(rounds),
         },
     )
+
+
+def describe_memory(rounds: list[Round]) -> dict[str, Any]:
+    """Describe how each kind of memory went; what is kept (a leak) shows in all of them.
+
+    Free memory in pieces, on the other hand, makes only `resident_mib` grow. The last look is
+    taken again after malloc was asked to give back what is free.
+    """
+    seconds = [round.seconds for round in rounds]
+    memory = [round.memory for round in rounds]
+    trim()
+    figures: dict[str, Any] = {
+        "resident_mib": growth(seconds, [each.resident_bytes / 2**20 for each in memory]),
+        "resident_mib_once_trimmed": resident_bytes() / 2**20,
+        "python_blocks": growth(seconds, [float(each.python_blocks) for each in memory]),
+    }
+    in_use = [each.malloc_bytes / 2**20 for each in memory if each.malloc_bytes is not None]
+    if len(in_use) == len(memory):
+        figures["malloc_in_use_mib"] = growth(seconds, in_use)
+    return figures
+
+
+def growth(seconds: list[float], values: list[float]) -> dict[str, float | None]:
+    """Describe a series: where it was, and its slope by least squares from a quarter on."""
+    warm = len(values) // 4
+    slope = np.polyfit(seconds[warm:], values[warm:], 1)[0] if len(values) > 8 else None
+    return {
+        "after_first_round": values[0],
+        "after_a_quarter": values[warm],
+        "at_half_time": values[len(values) // 2],
+        "at_the_end": values[-1],
+        "largest": max(values),
+        "growth_per_hour_after_a_quarter": None if slope is None else 3600 * float(slope),
+    }
 
 
 if __name__ == "__main__":

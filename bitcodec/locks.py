@@ -59,6 +59,53 @@ def writing_alone(target: str | os.PathLike[str]) -> Iterator[bool]:
         os.close(handle)
 
 
+@contextlib.contextmanager
+def writing_into(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Let `nobody_writes_into` know of this writer while the block runs; any number may write.
+
+    Args:
+        folder: where files of any names are written.
+    """
+    handle = None if fcntl is None else _lock_folder(folder, fcntl.LOCK_SH)
+    try:
+        yield
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
+@contextlib.contextmanager
+def nobody_writes_into(folder: str | os.PathLike[str]) -> Iterator[bool]:
+    """Keep those who would say `writing_into` waiting while the block runs.
+
+    Args:
+        folder: that they write into.
+
+    Yields:
+        Whether nobody does; False where the system has no locks, so that it cannot be known.
+    """
+    handle = None if fcntl is None else _lock_folder(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    try:
+        yield handle is not None
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
+def _lock_folder(folder: str | os.PathLike[str], how: int) -> int | None:
+    """Return a handle that holds a lock of a folder, or None where it is not to be had."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(handle, how)
+    except OSError:  # others hold it; or the file system, such as NFS, locks no folders
+        os.close(handle)
+        return None
+    return handle
+
+
 def _take(path: Path, final: Path) -> int | None:
     """Return a handle that holds the lock, or None where there are no locks."""
     while True:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bitcodec import BitCodec, feature_set_file, report, storage
+from bitcodec import BitCodec, feature_set_file, packed_files, report, storage
 from bitcodec.batches import HiddenBatches, NpyStream
 from bitcodec.checkpoints import CHECKPOINT_VERSION, Checkpoint
 from bitcodec.config import CodecConfig
@@ -118,7 +118,7 @@ def write_packed(path: Path) -> None:
 
 def read_packed(path: Path) -> Any:
     header, packed = open_packed(path / "codes.npy", fingerprint="f" * 64)
-    return asdict(header), packed.tobytes()
+    return asdict(header), packed[:].tobytes()
 
 
 @functools.cache
@@ -303,7 +303,7 @@ ARTEFACTS = {
 
 VERSIONS = {
     "codec": storage.FORMAT_VERSION,
-    "packed": storage.FORMAT_VERSION,
+    "packed": packed_files.PACKED_VERSION,
     "checkpoint": CHECKPOINT_VERSION,
     "index-flat": index_files.FORMAT_VERSION,
     "index-ivf": index_files.FORMAT_VERSION,

@@ -333,6 +333,16 @@ def test_info_tells_about_an_archive(work: Path, codec: BitCodec) -> None:
     assert content["bits_per_vector"] == 8 * stored / N_ROWS
 
 
+@pytest.mark.parametrize("compute", ["float32", "bfloat16"])
+def test_info_tells_in_what_precision_an_archive_was_computed(
+    work: Path, tmp_path: Path, compute: str
+) -> None:
+    out = tmp_path / "codes.zarr"
+    done = run("encode", work / "codec", work / "hidden.npy", "-o", out, "--compute", compute)
+    assert done.exit_code == 0, done.stderr
+    assert json.loads(run("info", out, "--json").stdout)["compute"] == compute
+
+
 def test_info_prints_lines_and_needs_no_torch(work: Path) -> None:
     script = (
         "import sys; sys.argv = ['bitcodec', 'info', sys.argv[1]]\n"

@@ -45,8 +45,15 @@ LAYERS = (
         "sealed_json",
         "harvest_shards",
     ),
-    ("checksums",),
-    ("hidden_files",),
+    (
+        "checksums",
+        "headers",
+        "block_hashes",
+    ),
+    (
+        "hidden_files",
+        "packed_rows",
+    ),
     (
         "batches",
         "surrogate",
@@ -59,6 +66,7 @@ LAYERS = (
         "context_kernels",
         "feature_set_file",
         "thresholds",
+        "packed_files",
     ),
     (
         "checkpoints",

@@ -17,14 +17,16 @@ import pytest
 from click.testing import CliRunner
 
 from bitcodec import BitCodec
+from bitcodec.block_coder import BlockCoder
 from bitcodec.checkpoints import Checkpoint
 from bitcodec.errors import FileError
 from bitcodec.files import atomic_pair, atomic_path
-from bitcodec.locks import writing_alone
+from bitcodec.locks import nobody_writes_into, writing_alone, writing_into
 from bitcodec.renaming import hidden_name, rename_together, settle, swap_folders
 from bitcodec.storage import PackedWriter, open_packed, packed_header_path
 from bitcodec_cli.main import main
 from bitcodec_faiss import HammingIndex, load_index
+from bitcodec_ray import PackedParquet
 from bitcodec_transformers import LanguageModel, harvest
 from bitcodec_zarr import PackedArchive, open_archive
 
@@ -250,7 +252,7 @@ def test_packed_codes_and_their_header_change_together(
         write(2)
     monkeypatch.undo()
     header, packed = open_packed(path)
-    assert (header.fingerprint, packed.tolist()) == ("2", [[2], [2]])
+    assert (header.fingerprint, packed[:].tolist()) == ("2", [[2], [2]])
 
 
 def test_of_two_commands_that_change_an_index_one_is_told(
@@ -282,6 +284,53 @@ def test_of_two_appends_to_an_archive_one_is_told_before_it_writes(
     np.testing.assert_array_equal(open_archive(tmp_path / "codes.zarr")[0:20], packed[:20])
     archive.append(packed[20:])
     np.testing.assert_array_equal(open_archive(tmp_path / "codes.zarr")[0:40], packed)
+
+
+def test_what_others_are_writing_into_an_archive_is_left_alone(
+    codec: BitCodec, hidden: np.ndarray, tmp_path: Path
+) -> None:
+    archive = PackedArchive.create(tmp_path / "codes.zarr", codec, chunk_rows=8, shard_rows=32)
+    unfinished = tmp_path / "codes.zarr" / "c" / "5" / "0.1.partial"
+    unfinished.parent.mkdir(parents=True)
+    unfinished.write_bytes(b"half a shard")
+    with writing_into(tmp_path / "codes.zarr"):  # as `write_shard` does
+        archive.append(codec.encode(hidden[:20]))
+    assert unfinished.exists()
+    archive.append(codec.encode(hidden[20:40]))
+    assert not unfinished.exists()
+
+
+def test_writers_of_shards_say_so(
+    codec: BitCodec, hidden: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive, seen = PackedArchive.create(tmp_path / "codes.zarr", codec, shard_rows=256), []
+    encode = BlockCoder.encode
+
+    def look(coder: BlockCoder, packed: np.ndarray, **more: int) -> bytes:
+        with nobody_writes_into(tmp_path / "codes.zarr") as is_alone:
+            seen.append(is_alone)
+        return encode(coder, packed, **more)
+
+    monkeypatch.setattr(BlockCoder, "encode", look)
+    archive.write_shard(0, codec.encode(hidden[:20]))
+    assert seen == [False]
+    with nobody_writes_into(tmp_path / "codes.zarr") as is_alone:
+        assert is_alone
+
+
+def test_of_two_jobs_that_write_shards_one_is_told(codec: BitCodec, tmp_path: Path) -> None:
+    archive = PackedArchive.create(tmp_path / "codes.zarr", codec)
+    parquet = PackedParquet(tmp_path / "codes", codec)
+    for output, folder in ((archive, "codes.zarr"), (parquet, "codes")):
+        with (
+            written_by_another(tmp_path / folder),
+            pytest.raises(FileError, match=BUSY),
+            output.alone(),
+        ):
+            pytest.fail("the block must not run")
+        with output.alone():
+            pass
+    assert names(tmp_path) == ["codes.zarr"]
 
 
 def test_of_two_fits_with_one_checkpoint_one_is_told(hidden: np.ndarray, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,10 @@ class Faulty:
     @property
     def fingerprint(self) -> str:
         return str(self.inner.fingerprint)
+
+    def alone(self) -> AbstractContextManager[None]:
+        held: AbstractContextManager[None] = self.inner.alone()
+        return held
 
     def write_shard(self, index: int, packed: np.ndarray) -> Any:
         self.log(f"shard {index}")

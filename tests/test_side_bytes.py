@@ -175,7 +175,7 @@ def test_packed_files_of_format_1_have_no_side_bytes(tmp_path: Path) -> None:
         writer.append(np.zeros((3, 2), np.uint8))
     path = tmp_path / "a.npy.json"
     content = json.loads(path.read_text())
-    for later in ("side_bytes", "sha256", "compute", "seal"):
+    for later in ("side_bytes", "block_rows", "block_sha256", "compute", "seal"):
         del content[later]
     path.write_text(json.dumps(content | {"format_version": 1}))
     assert open_packed(tmp_path / "a.npy")[0].side_bytes == 0

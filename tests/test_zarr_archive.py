@@ -44,6 +44,7 @@ class StandIn:
     statistics_: BitStatistics
     fingerprint_: str = "a" * 64
     side_bytes_: int = 0
+    compute: Any = "float32"
 
     def decode(self, packed: np.ndarray) -> np.ndarray:
         return packed.astype(np.float32)
@@ -222,7 +223,11 @@ def golden_rows(version: int) -> np.ndarray:
     return codes if version == 1 else np.concatenate([codes, side], axis=1)
 
 
-@pytest.mark.parametrize("version", [1, 2])
+COMPUTED = {1: None, 2: None, 3: "bfloat16"}
+"""What the golden archive of each version says its codes were computed in."""
+
+
+@pytest.mark.parametrize("version", COMPUTED)
 def test_the_golden_archives_are_read(version: int) -> None:
     packed = golden_rows(version)
     archive = open_archive(GOLDEN / f"archive_v{version}.zarr")
@@ -230,12 +235,13 @@ def test_the_golden_archives_are_read(version: int) -> None:
     assert np.array_equal(archive[60:70], packed[60:70])
     assert archive.fingerprint == "f" * 64
     assert archive.side_bytes == packed.shape[1] - 9
+    assert archive.compute == COMPUTED[version]
 
 
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("version", COMPUTED)
 def test_the_golden_archives_are_made_again(version: int, tmp_path: Path) -> None:
     golden, packed = GOLDEN / f"archive_v{version}.zarr", golden_rows(version)
-    codec = replace(stand_in(packed, 67), fingerprint_="f" * 64)
+    codec = replace(stand_in(packed, 67), fingerprint_="f" * 64, compute=COMPUTED[version])
     again = tmp_path / "a.zarr"
     PackedArchive.create(again, codec, chunk_rows=16, shard_rows=64).append(packed)
     for name in ("c/0/0", "c/1/0"):
@@ -348,6 +354,25 @@ def test_a_flipped_byte_is_an_error_or_changes_nothing(mask: int, side_bytes: in
     assert refused > 0.5 * tried
 
 
+def test_a_damaged_shard_is_named_with_its_rows_and_what_to_do() -> None:
+    packed, store = random_rows(30, 17), MemoryStore()
+    small_archive(store, packed)  # chunks of 4 rows in shards of 8
+    files = contents(store)
+    shard = bytearray(files["c/2/0"])
+    shard[6] ^= 1  # in its first chunk; the index is at the end
+    archive = open_archive(store_of(files | {"c/2/0": bytes(shard)}))
+    told = (
+        r"c/2/0 is damaged: rows 16 to 20 are not those .* restore it from a copy, or encode anew"
+    )
+    for read in (slice(None), slice(17, 18), 19):
+        with pytest.raises(FormatError, match=told):
+            archive[read]
+    np.testing.assert_array_equal(archive[20:30], packed[20:30])
+    shard[-1] ^= 1  # of the index's checksum
+    with pytest.raises(FormatError, match="c/2/0 is damaged: rows 16 to 20"):
+        open_archive(store_of(files | {"c/2/0": bytes(shard)}))[:]
+
+
 @pytest.mark.parametrize("side_bytes", [0, 4])
 def test_a_truncated_or_lost_file_is_an_error(side_bytes: int) -> None:
     packed, store = random_rows(11, 17, side_bytes=side_bytes), MemoryStore()
@@ -377,7 +402,7 @@ def test_a_chunk_that_lies_beyond_its_shard_is_not_read_as_zeros(side_bytes: int
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"shape": [2**60, 3]}, "impossible sizes"),
+        ({"shape": [2**60, 3]}, "metadata are impossible"),
         ({"shape": [10, 3]}, "seal"),
         ({"shape": [11, 4]}, r"damaged|is \(n, 3\)"),
         ({"fill_value": 1}, "over 0"),
@@ -429,9 +454,9 @@ def test_a_newer_archive_says_so() -> None:
     store = MemoryStore()
     small_archive(store, random_rows(11, 17))
     files = contents(store)
-    for version, message in ((3, "format 3.*upgrade"), (2, "seal")):
+    for version, message in ((4, "format 4.*upgrade"), (2, "seal")):
         newer = files["zarr.json"].replace(
-            b'"format_version": 1', f'"format_version": {version}'.encode()
+            b'"format_version": 3', f'"format_version": {version}'.encode()
         )
         assert newer != files["zarr.json"]
         with pytest.raises(FormatError, match=message):

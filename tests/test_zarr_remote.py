@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -165,3 +166,13 @@ def test_a_job_that_asks_for_no_sizes_takes_those_of_the_archive(
     assert archive.chunk_rows == 256
     np.testing.assert_array_equal(open_archive(folder)[:], packed)
     assert continue_archive(tmp_path / "new.zarr", codec).chunk_rows == 128
+
+
+def test_a_job_does_not_go_on_in_another_precision(
+    hidden: np.ndarray, codec: BitCodec, tmp_path: Path
+) -> None:
+    fast = copy.deepcopy(codec).set_params(compute="bfloat16")
+    continue_archive(tmp_path / "a.zarr", fast, **SIZES).append(fast.encode(hidden[:600]))
+    assert open_archive(tmp_path / "a.zarr").compute == "bfloat16"
+    with pytest.raises(MismatchError, match=r"computed in bfloat16, .* in float32"):
+        continue_archive(tmp_path / "a.zarr", codec, **SIZES)

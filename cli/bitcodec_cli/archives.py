@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from bitcodec import BitCodec
     from bitcodec.batches import HiddenSource
+    from bitcodec.packed_rows import PackedRows
     from bitcodec.tables import Table
     from bitcodec_zarr import PackedArchive
 
@@ -83,7 +84,7 @@ def encode_archive(
         PackedArchive.create(temporary, codec, table=learned).append(batches)
 
 
-def open_codes(path: Path, *, fingerprint: str) -> np.ndarray | PackedArchive:
+def open_codes(path: Path, *, fingerprint: str) -> PackedRows | PackedArchive:
     """Open packed codes to be read by slices, from an archive or a .npy file.
 
     Raises:

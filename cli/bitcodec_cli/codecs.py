@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from bitcodec import BitCodec, TrainingRecord
     from bitcodec.batches import HiddenSource
     from bitcodec.config import Precision
+    from bitcodec.packed_rows import PackedRows
     from bitcodec_zarr import PackedArchive
 
 STDIO = Path("-")
@@ -375,7 +376,7 @@ def _decoded(codec: BitCodec, packed: np.ndarray, dtype: np.dtype[Any]) -> np.nd
 
 
 def _chunks(
-    packed: np.ndarray | PackedArchive, rows: range, size: int = 4096
+    packed: PackedRows | PackedArchive, rows: range, size: int = 4096
 ) -> Iterator[np.ndarray]:
     for start in range(rows.start, rows.stop, size):
         yield packed[start : min(start + size, rows.stop)]

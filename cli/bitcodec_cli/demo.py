@@ -153,7 +153,7 @@ def _search_new_sentences(output: Path, model: LanguageModel, *, layer: int, dev
 
     codec = BitCodec.load(output / "search" / "codec", device=device)
     index = AsymmetricIndex(codec, metric="l2")
-    index.add_packed(open_packed(output / "search" / "codes.npy")[1])
+    index.add_packed(open_packed(output / "search" / "codes.npy")[1][:])
     index.save(output / "search" / "index", overwrite=True)
     median = read_harvest(output / "hidden").median_norms[layer]
     rows = read_rows(output / "hidden")

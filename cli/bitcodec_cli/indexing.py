@@ -201,7 +201,8 @@ def _add(opened: PackedIndex, codec: BitCodec, source: Path, ids: Path | None) -
         raise click.UsageError("--ids and SOURCE cannot both be stdin: give a file for one")
     given = None if ids is None else read_ids(ids)
     if packed_header_path(source).is_file():
-        opened.add_packed(open_packed(source, fingerprint=codec.fingerprint_)[1], ids=given)
+        _, packed = open_packed(source, fingerprint=codec.fingerprint_)
+        opened.add_packed(packed[:], ids=given)
     else:
         opened.add(open_source(source)[0], ids=given)
 

@@ -51,7 +51,9 @@ def describe(path: Path) -> dict[str, Any]:
     if path.is_file() and (found := _describe_file(path)) is not None:
         return found
     if path.suffix == ".npy":
-        return {"kind": "packed codes"} | dataclasses.asdict(open_packed(path, verify=False)[0])
+        header = dataclasses.asdict(open_packed(path, verify=False)[0])
+        del header["block_sha256"]  # of any length
+        return {"kind": "packed codes"} | header
     if is_archive(path):
         return {"kind": "archive"} | describe_archive(path)
     if (path / HEADER_NAME).is_file():

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from bitcodec import BitCodec
 from bitcodec.bits import check_packed, row_bytes
 from bitcodec.errors import ConfigError, FileError, FormatError, MismatchError, ShapeError
 from bitcodec.files import PathLike, atomic_path, refuse_existing
+from bitcodec.locks import writing_alone
 from bitcodec_ray.columns import PackedHeader, packed_array, packed_field
 from bitcodec_ray.sources import ParquetRows
 
@@ -39,7 +41,8 @@ class PackedParquet:
 
     Every file has a column `row`, the numbers of its rows in the source, and a column `packed` of
     binaries of one length; the number of bits and the codec's fingerprint are in the metadata of
-    the column and of the file. Until `commit` the files lie in a hidden folder beside their place.
+    the column and of the file. Until `commit` the files lie in a hidden folder beside their place,
+    the same for every job: of several jobs each does all of it `alone`.
 
     Args:
         folder: appears whole; its parent must exist, and be seen by all workers.
@@ -67,6 +70,17 @@ class PackedParquet:
     def fingerprint(self) -> str:
         """Of the codec whose codes it takes."""
         return self._header.fingerprint
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other jobs from writing this folder while the block runs.
+
+        Raises:
+            FileError: another job is writing it, or it exists by now.
+        """
+        with writing_alone(self._folder):
+            refuse_existing(self._folder)
+            yield
 
     def write_shard(self, index: int, packed: np.ndarray) -> WrittenFile:
         """Write one file; any number of processes may do so at once.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -63,6 +64,9 @@ class Output(Protocol):
     @property
     def fingerprint(self) -> str:
         """Of the codec whose codes it takes."""
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Keep other jobs from writing this output while the block runs, or raise FileError."""
 
     def write_shard(self, index: int, packed: np.ndarray) -> Any:
         """Write the rows from `index * shard_rows` on; return what has their index and n_rows."""

@@ -60,8 +60,8 @@ def encode_rows(
         ConfigError: the output's visible rows are not whole shards.
         ShapeError: the source's width is not the codec's, or it has no rows.
         ValueRangeError: a value is NaN or infinite; names the rows.
-        FileError: the source cannot be read, or the output not be written, or another run has the
-            journal.
+        FileError: the source cannot be read, or the output not be written, or another run has it
+            or the journal.
         MissingExtraError: a worker cannot import this package.
     """
     rows, asked = open_rows(source, column=column), workers or Workers()
@@ -71,7 +71,7 @@ def encode_rows(
         Path(str(journal)).unlink()
         return job.n_rows
     _require_whole_shards(output)
-    with Journal(journal, job) as kept:
+    with output.alone(), Journal(journal, job) as kept:
         missing = [index for index in _indexes(job) if index not in kept.done]
         if missing:
             require_package()

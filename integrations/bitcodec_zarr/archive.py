@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
@@ -19,7 +20,14 @@ from bitcodec_zarr.array_codec import BernoulliCodec, coder_of
 from bitcodec_zarr.metadata import ArchiveHeader
 from bitcodec_zarr.protocol import Codec
 from bitcodec_zarr.reader import ArchiveReader
-from bitcodec_zarr.store import appending, reading, require_shards, with_metadata, writing
+from bitcodec_zarr.store import (
+    appending,
+    reading,
+    require_shards,
+    with_metadata,
+    writing,
+    writing_shards,
+)
 
 CHUNK_ROWS, SHARD_ROWS = 128, 16384
 """Rows of new archives' chunks, which take half the time of 256 rows and .2% to .4% more bytes, and
@@ -96,6 +104,7 @@ class PackedArchive(ArchiveReader):
             shard_rows=shard_rows,
             fingerprint=codec.fingerprint_,
             table_digest=table.digest.hex(),
+            compute=codec.compute,
         )
         with writing(store):
             array = zarr.create_array(
@@ -144,11 +153,24 @@ class PackedArchive(ArchiveReader):
             self._publish(n_rows)
         return self
 
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other jobs from appending, or from writing shards under `alone`, for a block's time.
+
+        In a folder; stores elsewhere have no lock.
+
+        Raises:
+            FileError: another job is changing the archive or has changed it.
+        """
+        with appending(self._array):
+            self._require_current()
+            yield
+
     def write_shard(self, index: int, packed: np.ndarray) -> WrittenShard:
         """Write one shard beyond the visible rows; any number of processes may do so at once.
 
-        Nothing is locked: every shard is an object of its own. Pass what all of them return to
-        `commit`, which makes the rows visible.
+        Nobody waits for another: every shard is an object of its own. Pass what all of them return
+        to `commit`, which makes the rows visible; of several jobs, each does all of it `alone`.
 
         Args:
             index: the shard's number; its first row is `index * shard_rows`.
@@ -209,7 +231,7 @@ class PackedArchive(ArchiveReader):
         metadata = replace(self._array.metadata, shape=(stop, self.row_bytes))
         # The same array as if it were longer; what the store says of its length stays as it is.
         longer = with_metadata(self._array, metadata)
-        with writing(self._array.store_path):
+        with writing(self._array.store_path), writing_shards(self._array):
             longer[start:stop] = packed
 
     def _publish(self, n_rows: int) -> None:

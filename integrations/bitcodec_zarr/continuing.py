@@ -31,7 +31,8 @@ def continue_archive(
         storage_options: for fsspec.
 
     Raises:
-        MismatchError: the archive there is of another codec, another table or other sizes.
+        MismatchError: the archive there is of another codec, another precision, another table or
+            other sizes.
         FormatError: what is there is no archive, damaged or of a newer format.
         FileError: it cannot be read or written.
     """
@@ -57,5 +58,10 @@ def continue_archive(
             f"{store} has chunks of {archive.chunk_rows} rows, shards of {archive.shard_rows} and "
             f"a table {archive.table.digest.hex()[:12]}; asked were {sizes[0]}, {sizes[1]} and "
             f"{wanted.digest.hex()[:12]}: ask for the same, or choose another place"
+        )
+    if archive.compute not in (None, codec.compute):
+        raise MismatchError(
+            f"{store} holds codes computed in {archive.compute}, this codec computes in "
+            f"{codec.compute}: use the same, or choose another place"
         )
     return archive

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 import numpy as np
 import zarr
@@ -13,12 +13,13 @@ from zarr.codecs import ShardingCodec
 
 from bitcodec.bits import row_bytes
 from bitcodec.block_coder import MAX_BLOCK_BYTES, MAX_BLOCK_ROWS, BlockCoder
+from bitcodec.config import Precision
 from bitcodec.errors import ConfigError, FormatError
 from bitcodec_zarr.array_codec import BernoulliCodec, coder_of
 
 FORMAT = "bitcodec-archive"
-PLAIN_VERSION, SIDE_VERSION = 1, 2
-"""Versions of archives without and with side bytes; without, nothing changed since version 1."""
+PLAIN_VERSION, SIDE_VERSION, FORMAT_VERSION = 1, 2, 3
+"""Version 2 added side bytes; version 3, which is written, says how the codes were computed."""
 ATTRIBUTE = "bitcodec"
 MAX_ROWS = 2**53
 """Rows of the largest archive: what JSON's readers all take for whole numbers."""
@@ -42,14 +43,21 @@ class ArchiveHeader:
     """Of the codec that made the codes."""
     table_digest: str
     """Of the probability table, hexadecimal."""
+    compute: Precision | None = None
+    """Precision of the products that made the codes; None in archives before version 3, which do
+    not say."""
 
     def __post_init__(self) -> None:
         """Refuse sizes that cannot be.
 
         Raises:
-            ConfigError: there are too many rows, chunks or shards are too large, or shards are not
-                whole chunks.
+            ConfigError: there are too many rows, chunks or shards are too large, shards are not
+                whole chunks, or the precision is none that there is.
         """
+        if self.compute not in (None, *get_args(Precision)):
+            raise ConfigError(
+                f"compute must be one of {', '.join(get_args(Precision))}, got {self.compute!r:.40}"
+            )
         if not 0 <= self.n_rows < MAX_ROWS:
             raise ConfigError(f"n_rows must be 0 to {MAX_ROWS}, got {self.n_rows!r:.40}")
         if not 1 <= self.chunk_rows <= MAX_BLOCK_ROWS:
@@ -73,6 +81,8 @@ class ArchiveHeader:
     @property
     def format_version(self) -> int:
         """The oldest version that can say what this header says."""
+        if self.compute is not None:
+            return FORMAT_VERSION
         return SIDE_VERSION if self.side_bytes else PLAIN_VERSION
 
     @property
@@ -81,12 +91,16 @@ class ArchiveHeader:
         content = {"version": self.format_version, **asdict(self)}
         if self.format_version == PLAIN_VERSION:
             del content["side_bytes"]
+        if self.format_version < FORMAT_VERSION:
+            del content["compute"]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def attributes(self) -> dict[str, Any]:
         """Return the array's attributes."""
         content = {"format": FORMAT, "format_version": self.format_version}
-        return {ATTRIBUTE: content | {"fingerprint": self.fingerprint, "seal": self.seal}}
+        said = {} if self.compute is None else {"compute": self.compute}
+        own = {"fingerprint": self.fingerprint, **said, "seal": self.seal}
+        return {ATTRIBUTE: content | own}
 
     @classmethod
     def of(cls, array: zarr.Array[Any]) -> tuple[Self, BlockCoder]:
@@ -103,9 +117,9 @@ class ArchiveHeader:
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise FormatError(f"the array's attributes are not those of a {FORMAT}")
         version = content.get("format_version")
-        if version not in (PLAIN_VERSION, SIDE_VERSION):
+        if version not in (PLAIN_VERSION, SIDE_VERSION, FORMAT_VERSION):
             raise FormatError(
-                f"the archive is of format {version!r}, this version reads up to {SIDE_VERSION}: "
+                f"the archive is of format {version!r}, this version reads up to {FORMAT_VERSION}: "
                 "upgrade bitcodec, if it is newer"
             )
         try:
@@ -117,9 +131,10 @@ class ArchiveHeader:
                 shard_rows=shard_rows,
                 fingerprint=str(content.get("fingerprint")),
                 table_digest=coder.table.digest.hex(),
+                compute=content.get("compute"),
             )
         except ConfigError as error:
-            raise FormatError(f"the archive has impossible sizes: {error}") from error
+            raise FormatError(f"the archive's metadata are impossible: {error}") from error
         if header.format_version != version or header.seal != content.get("seal"):
             raise FormatError("the archive's metadata are damaged: their seal does not match")
         return header, coder

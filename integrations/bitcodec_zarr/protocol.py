@@ -6,6 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
+from bitcodec.config import Precision
 from bitcodec.statistics import BitStatistics
 
 
@@ -19,6 +20,10 @@ class Codec(Protocol):
     @property
     def side_bytes_(self) -> int:
         """Bytes of one packed row after those of its bits: 0, 2 or 4."""
+
+    @property
+    def compute(self) -> Precision:
+        """Precision of the products that make codes."""
 
     @property
     def fingerprint_(self) -> str:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import itertools
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from zarr.errors import ContainsArrayError, ContainsGroupError
 from zarr.storage import LocalStore, StorePath
 
 from bitcodec.errors import BitcodecError, FileError, FormatError
-from bitcodec.locks import writing_alone
+from bitcodec.locks import nobody_writes_into, writing_alone, writing_into
 from bitcodec_zarr.metadata import ArchiveHeader
 
 _NO_CHUNK = 2**64 - 1
@@ -81,22 +82,40 @@ def _is_of_a_client(error: Exception) -> bool:
 def appending(array: zarr.Array[Any]) -> Iterator[None]:
     """Keep other processes from appending to an archive in a folder while the block runs.
 
-    What a killed writer left there is removed. Stores elsewhere have no lock.
+    What a killed writer left there is removed, unless others are writing shards. Stores elsewhere
+    have no lock.
 
     Raises:
         FileError: another process is appending, or the folder cannot be written to.
     """
-    store = array.store_path.store
-    if not isinstance(store, LocalStore):
+    folder = _folder_of(array)
+    if folder is None:
         yield
         return
-    folder = store.root / array.store_path.path
     with contextlib.ExitStack() as stack:
         with writing(array.store_path):
             if stack.enter_context(writing_alone(folder)):
-                for leaving in folder.rglob("*.partial"):  # of zarr, which renames them
-                    leaving.unlink(missing_ok=True)
+                _clear_leavings(folder)
         yield
+
+
+@contextlib.contextmanager
+def writing_shards(array: zarr.Array[Any]) -> Iterator[None]:
+    """Keep what is being written into an archive from being taken for a killed writer's."""
+    folder = _folder_of(array)
+    with contextlib.nullcontext() if folder is None else writing_into(folder):
+        yield
+
+
+def _folder_of(array: zarr.Array[Any]) -> Path | None:
+    store = array.store_path.store
+    return store.root / array.store_path.path if isinstance(store, LocalStore) else None
+
+
+def _clear_leavings(folder: Path) -> None:
+    with nobody_writes_into(folder) as is_alone:
+        for leaving in folder.rglob("*.partial") if is_alone else ():  # of zarr, which renames them
+            leaving.unlink(missing_ok=True)
 
 
 def require_shards(array: zarr.Array[Any], shards: Iterable[int], *, n_chunks: int) -> None:
@@ -132,7 +151,7 @@ def read_rows(array: zarr.Array[Any], start: int, stop: int, header: ArchiveHead
 
 async def _require_shards(array: zarr.Array[Any], shards: Iterable[int], n_chunks: int) -> None:
     wanted = iter(shards)
-    while paths := [_path(array, index) for index in itertools.islice(wanted, 64)]:
+    while paths := [shard_path(array, index) for index in itertools.islice(wanted, 64)]:
         await asyncio.gather(*(_shard_index(path, n_chunks) for path in paths))
 
 
@@ -142,7 +161,7 @@ def require_chunk(array: zarr.Array[Any], header: ArchiveHeader, *, row: int) ->
     Raises:
         FormatError: it has not.
     """
-    path = _path(array, row // header.shard_rows)
+    path = shard_path(array, row // header.shard_rows)
     index = sync(_shard_index(path, header.shard_rows // header.chunk_rows))
     if index[row % header.shard_rows // header.chunk_rows, 0] == _NO_CHUNK:
         raise FormatError(f"{path} has lost the chunk of row {row}: restore it from a copy")
@@ -166,12 +185,18 @@ async def _shard_index(path: StorePath, n_chunks: int) -> np.ndarray:
         raise FormatError(f"the archive has lost {path}: restore it from a copy")
     content = found.to_bytes()
     if len(content) != request.suffix:
-        raise FormatError(f"{path} has {size} bytes, too few for a shard: it is truncated")
+        raise FormatError(
+            f"{path} has {size} bytes, too few for a shard: it is truncated; "
+            "restore it from a copy, or encode anew"
+        )
     index = np.frombuffer(content, "<u8", 2 * n_chunks).reshape(-1, 2)
     offsets, lengths = index[(index != _NO_CHUNK).any(axis=1)].T
     room = size - len(content)
     if (offsets > room).any() or (lengths > room - np.minimum(offsets, room)).any():
-        raise FormatError(f"{path} has chunks outside itself: it is damaged")
+        raise FormatError(
+            f"{path} has chunks outside itself: it is damaged; restore it from a "
+            "copy, or encode anew"
+        )
     return index
 
 
@@ -183,5 +208,6 @@ def with_metadata(array: zarr.Array[Any], metadata: Any) -> zarr.Array[Any]:
     )
 
 
-def _path(array: zarr.Array[Any], shard: int) -> StorePath:
+def shard_path(array: zarr.Array[Any], shard: int) -> StorePath:
+    """Return where a shard is stored."""
     return array.store_path / array.metadata.encode_chunk_key((shard, 0))

@@ -80,9 +80,8 @@ def mutate_bytes(content: bytes, generator: random.Random) -> bytes:
 
 
 def mutate_json(content: Any, generator: random.Random) -> Any:
-    """Change one value, key or element anywhere in a JSON value."""
-    changed = copy.deepcopy(content)
-    holder, keys = changed, _keys(changed)
+    """Change one value, key or element anywhere in a JSON value, in place; return the value."""
+    holder, keys = content, _keys(content)
     if not keys:
         return generator.choice(VALUES)
     while True:
@@ -92,7 +91,7 @@ def mutate_json(content: Any, generator: random.Random) -> Any:
             break
         holder, keys = holder[key], inner
     _change_entry(holder, key, generator)
-    return changed
+    return content
 
 
 def _change_entry(holder: Any, key: Any, generator: random.Random) -> None:

@@ -17,6 +17,7 @@ from safetensors.torch import load as load_torch
 from safetensors.torch import save as save_torch
 
 from bitcodec import checkpoints, feature_set_file, range_coding
+from bitcodec.block_hashes import BlockHasher
 from bitcodec.checksums import BlockChecksums, metadata_of
 from bitcodec.errors import BitcodecError
 from bitcodec.probability import DIGEST_BYTES, digest_of
@@ -56,7 +57,9 @@ def _seal_codec(files: Files) -> None:
 
 def _seal_packed(files: Files) -> None:
     header = json.loads(files["codes.npy.json"])
-    header["sha256"] = _sha256(np.load(io.BytesIO(files["codes.npy"])).tobytes())
+    hasher = BlockHasher(header["block_rows"])
+    hasher.update(np.load(io.BytesIO(files["codes.npy"])))
+    header["block_sha256"] = hasher.finish().digits
     files["codes.npy.json"] = _sealed(header)
 
 
@@ -118,6 +121,7 @@ def _archive_seal(header: dict[str, Any]) -> str:
         shard_rows=header["chunk_grid"]["configuration"]["chunk_shape"][0],
         fingerprint=str(header["attributes"]["bitcodec"]["fingerprint"]),
         table_digest=table.digest.hex(),
+        compute=header["attributes"]["bitcodec"].get("compute"),
     ).seal
 
 

@@ -21,7 +21,7 @@ N_BITS, N_ROWS = 67, 100
 
 
 def main(folder: Path) -> None:
-    """Write rows, compressed rows of each kind and format, and archives of both formats."""
+    """Write rows, compressed rows of each kind and format, and archives of every format."""
     packed = rows_of_bits()
     side = np.random.default_rng(1).uniform(1, 1.7, (N_ROWS, 1)).astype("<f2").view(np.uint8)
     wide = np.concatenate([packed, side], axis=1)
@@ -36,6 +36,7 @@ def main(folder: Path) -> None:
     write_compressed(folder / "range_coding_v2_side.bin", wide, profiles)
     write_archive(folder / "archive_v1.zarr", packed, statistics)
     write_archive(folder / "archive_v2.zarr", wide, statistics)
+    write_archive(folder / "archive_v3.zarr", wide, statistics, compute="bfloat16")
 
 
 def rows_of_bits() -> np.ndarray:
@@ -60,13 +61,16 @@ def write_compressed(path: Path, packed: np.ndarray, table: Table) -> None:
     path.write_bytes(compress(packed, table, side_bytes=side_bytes, block_rows=48))
 
 
-def write_archive(path: Path, packed: np.ndarray, statistics: BitStatistics) -> None:
-    """Write rows into an archive."""
+def write_archive(
+    path: Path, packed: np.ndarray, statistics: BitStatistics, *, compute: str | None = None
+) -> None:
+    """Write rows into an archive; without `compute`, one of an older format."""
     codec = SimpleNamespace(
         n_bits_=N_BITS,
         side_bytes_=packed.shape[1] - row_bytes(N_BITS),
         fingerprint_="f" * 64,
         statistics_=statistics,
+        compute=compute,
     )
     PackedArchive.create(path, codec, chunk_rows=16, shard_rows=64).append(packed)
 
