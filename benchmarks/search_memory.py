@@ -22,7 +22,7 @@ from bitcodec import BitCodec
 from bitcodec_faiss import AsymmetricIndex, HammingIndex
 from bitcodec_faiss.backend import limit_threads
 
-WARM_ROWS = 1000
+WARM_ROWS = 2048
 BANDWIDTH_BYTES = 1 << 30
 BANDWIDTH_REPEATS = 10
 
