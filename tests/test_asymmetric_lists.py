@@ -126,6 +126,17 @@ def test_a_range_search_looks_at_all_lists() -> None:
     np.testing.assert_array_equal(np.sort(found.ids[: found.limits[1]]), np.sort(ids[0, :21]))
 
 
+def test_a_query_alone_finds_what_it_finds_among_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    index = make_index(FACTORY, "l2", n_rows=500)  # six queries go list by list, one by itself
+    monkeypatch.setattr("bitcodec_faiss.scans.CHUNK_ROWS", 100)  # and some lists at a time
+    for nprobe in (2, 4, N_LISTS):
+        together = index.search(QUERIES, k=9, nprobe=nprobe)
+        for place, query in enumerate(QUERIES):
+            alone = index.search(query, k=9, nprobe=nprobe)
+            np.testing.assert_array_equal(alone.ids, together.ids[place])
+            np.testing.assert_array_equal(alone.scores, together.scores[place])
+
+
 def test_threads_change_nothing() -> None:
     index = make_index(FACTORY, n_rows=500)
     one, four = (index.search(QUERIES, k=9, nprobe=3, n_threads=n) for n in (1, 4))

@@ -211,26 +211,42 @@ class ListScan:
         """Find the k best allowed rows in (q, m) lists of each query."""
         scores = np.full((len(lists), k), -np.inf, dtype=np.float32)
         ids = np.full((len(lists), k), MISSING_ID, dtype=np.int64)
-        order = np.argsort(lists, axis=None, kind="stable")
-        cuts = np.searchsorted(lists.ravel()[order], np.arange(self._store.n_lists + 1))
-        for number in np.flatnonzero((np.diff(cuts) > 0) & (np.diff(self._starts) > 0)):
-            asking = order[cuts[number] : cuts[number + 1]] // lists.shape[1]
-            rows = slice(self._starts[number], self._starts[number + 1])
+        for asking, numbers in self._tasks(lists):
+            spans = [slice(self._starts[number], self._starts[number + 1]) for number in numbers]
             found = top_scores(
                 some_of(weights, asking),
-                self._store.list_codes(int(number)),
-                k=min(k, rows.stop - rows.start),
-                **{name: values[rows] for name, values in self.terms.items()},
-                allowed=None if allowed is None else allowed[rows],
-                labels=self._store.list_ids(int(number)),
+                _joined([self._store.list_codes(number) for number in numbers]),
+                k=k,
+                **{name: _joined([row[s] for s in spans]) for name, row in self.terms.items()},
+                allowed=None if allowed is None else _joined([allowed[s] for s in spans]),
+                labels=_joined([self._store.list_ids(number) for number in numbers]),
                 n_threads=n_threads(),
             )
-            both = (
-                np.concatenate(pair, axis=1)
-                for pair in zip((scores[asking], ids[asking]), found, strict=True)
-            )
-            scores[asking], ids[asking] = highest(*both, k=k)
+            both = zip((scores[asking], ids[asking]), found, strict=True)
+            scores[asking], ids[asking] = highest(*(np.concatenate(p, axis=1) for p in both), k=k)
         return scores, ids
+
+    def _tasks(self, lists: np.ndarray) -> Iterator[tuple[np.ndarray, list[int]]]:
+        """Yield queries with lists to search for all of them, until every query has had its own.
+
+        A search in many small parts costs more than one in few: so it goes query by query, with
+        lists joined up to `CHUNK_ROWS` rows, or list by list, whichever are fewer.
+        """
+        sizes = np.diff(self._starts)
+        wanted = np.unique(lists)
+        wanted = wanted[sizes[wanted] > 0]
+        if len(lists) < len(wanted):
+            for query, own in enumerate(lists):
+                filled = own[sizes[own] > 0]
+                parts = np.cumsum(sizes[filled]) // CHUNK_ROWS
+                for part in np.unique(parts):
+                    yield np.array([query]), filled[parts == part].tolist()
+            return
+        order = np.argsort(lists, axis=None, kind="stable")
+        cuts = np.searchsorted(lists.ravel()[order], np.append(wanted, self._store.n_lists))
+        for number, start, stop in zip(wanted, cuts, cuts[1:], strict=False):
+            members = order[start:stop]
+            yield members[lists.ravel()[members] == number] // lists.shape[1], [int(number)]
 
 
 def terms_of(rows: Rows, codec: ScoringCodec, *, metric: Metric) -> dict[str, np.ndarray]:
@@ -252,6 +268,10 @@ def some_of(weights: QueryWeights, some: slice | np.ndarray) -> QueryWeights:
 def n_threads() -> int:
     """Return FAISS's number of threads, which the whole index keeps to."""
     return int(load_faiss().omp_get_max_threads())
+
+
+def _joined(parts: list[np.ndarray]) -> np.ndarray:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _chunks(n_rows: int) -> list[slice]:
