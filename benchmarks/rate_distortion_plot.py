@@ -26,7 +26,7 @@ WIDTHS = (1.5, 1, 1)
 LEAST_FVU, BITS = 1e-4, (64, 12_000)
 """Where the axes end: float16 and the bound at high rates are far below."""
 MARKERS = "os^vD<>pPXhd8H"
-OURS = ("crimson", "mediumblue", "darkorange", "darkviolet", "deeppink")
+OURS = ("crimson", "mediumblue", "darkorange", "darkviolet", "deeppink", "seagreen", "black")
 """Colours of our curves; the rivals' are pale."""
 
 Methods = dict[str, dict[str, Any]]
