@@ -52,7 +52,6 @@ RATIOS = {
     "fast_scan_to_flat": ("AsymmetricIndex FastScan", "AsymmetricIndex Flat"),
     "fast_scan_to_pq": ("AsymmetricIndex FastScan", "faiss IndexPQ 8 bits"),
     "flat_to_pq": ("AsymmetricIndex Flat", "faiss IndexPQ 8 bits"),
-    "ivf_to_hamming": ("AsymmetricIndex IVF1024", "faiss IndexBinaryFlat"),
     "ivf_to_flat": ("AsymmetricIndex IVF1024", "AsymmetricIndex Flat"),
 }
 """The search whose time is divided, and the one it is divided by."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch.nn import functional
 
 from bitcodec.bits import check_packed, unpack
@@ -19,7 +20,7 @@ LEARNING_RATE, DECAY = 0.01, 0.4
 
 
 def learn_context(
-    packed: np.ndarray,
+    packed: ArrayLike,
     *,
     n_bits: int,
     n_steps: int = 300,
@@ -53,10 +54,11 @@ def learn_context(
             f"a context table takes up to {MAX_CONTEXT_BITS} bits, and steps and rows from 1; got "
             f"{n_bits}, {n_steps} and {batch_size}"
         )
-    check_packed(packed, n_bits=n_bits)
-    if len(packed) < 2:
-        raise ShapeError(f"context is learned from at least 2 rows, got {len(packed)}")
-    network = _Network(packed, n_bits=n_bits, device=torch.device(device))
+    rows = np.asarray(packed)
+    check_packed(rows, n_bits=n_bits)
+    if len(rows) < 2:
+        raise ShapeError(f"context is learned from at least 2 rows, got {len(rows)}")
+    network = _Network(rows, n_bits=n_bits, device=torch.device(device))
     network.learn(n_steps=n_steps, batch_size=batch_size, seed=seed)
     return network.table()
 

@@ -1,8 +1,8 @@
 """Search-based encoding of consecutive rows at what their bits cost under a context table.
 
 `bitcodec.refine` prices a bit by how often it is on. A context table makes a bit cheap where it is
-expected and dear where it is not, so the same search, at the table's prices, ends in codes that
-take fewer bytes at the same error. What is lowered is, over the rows of a block,
+expected and dear where it is not, so the same search, at the table's prices, ends in codes of less
+error in about as many bytes. What is lowered is, over the rows of a block,
 
     sum_t |z_t - c - b_t D|^2 + lambda L(b_t | b_{t-1}),
 
@@ -27,12 +27,13 @@ import torch
 from torch.nn import functional
 
 from bitcodec.context_table import UNIT, ContextTable
-from bitcodec.errors import ShapeError
+from bitcodec.errors import ConfigError, ShapeError
 from bitcodec.refine import Effort, Refiner
 from bitcodec.row_products import RowProduct
 
 BLOCK_ROWS = 1024
-"""Rows that are searched together: those of a block of the entropy coder."""
+"""Rows that are searched together. The entropy coder's blocks may be smaller, and archives' are: of
+a block's first row it does not know the row before, which costs a thousandth."""
 N_SWEEPS = 2
 """Sweeps over a block: the first finds most, a third less than a thousandth."""
 
@@ -49,13 +50,19 @@ class ContextSearch:
         entropy_weight: lambda, the squared error that a bit is worth, as in `CodecConfig`.
 
     Raises:
-        ShapeError: the table is of another number of bits.
+        ConfigError: it is no context table.
+        ShapeError: it is of another number of bits.
 
     Objects are read-only after construction, so threads may share one. They hold four (h, h)
     float32 arrays.
     """
 
     def __init__(self, refiner: Refiner, table: ContextTable, *, entropy_weight: float) -> None:
+        if not isinstance(table, ContextTable):
+            raise ConfigError(
+                "context must be a ContextTable, as learn_context gives, got "
+                f"{type(table).__name__}"
+            )
         if table.n_bits != refiner.n_bits:
             raise ShapeError(
                 f"the context table must be of {refiner.n_bits} bits as the codes are, got one of "

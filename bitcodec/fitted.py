@@ -62,18 +62,19 @@ class FittedCodec(Parameters):
                 codes are then returned together.
             refine: how long to search for better codes after the linear pass: "none", "fast",
                 "best" or a number of repair passes; None means the parameter `refine`.
-            context: search again at what bits cost under this table, which takes fewer bytes at
-                the same error. The rows must follow one another; every 1,024 a block begins, and a
-                row's code then depends on its block.
+            context: search again at what bits cost under this table: less error in about as many
+                bytes, in 8 to 20 times the time. The rows must follow one another; every 1,024 a
+                block begins, and a row's code then depends on its block.
 
         Returns:
             (..., row_bytes_) uint8, leading axes as in `hidden`, bits least significant first.
 
         Raises:
             NotFittedError: the codec was not fitted.
-            ShapeError: the width is not d.
+            ShapeError: the width is not d, or the table is of another number of bits.
             ValueRangeError: a value is not a finite float.
-            ConfigError: there is a table, and refine is "none".
+            ConfigError: there is a table that is no context table, or refine is "none", or the
+                codec gives bits no price.
         """
         encode = self._encoder(refine, context)
         if not isinstance(hidden, (np.ndarray, torch.Tensor)):
@@ -373,14 +374,16 @@ class FittedCodec(Parameters):
         return lambda batch, first_row: coder.encode(batch, search=search, first_row=first_row)
 
     def _search(self, effort: Refine | int, context: ContextTable | None) -> Search | None:
-        if effort == "none":
-            if context is not None:
-                raise ConfigError('a context table prices a search, got refine="none": say "fast"')
-            return None
-        refiner = self._refiner()
         if context is None:
-            return partial(refiner.refine, effort=effort)
+            return None if effort == "none" else partial(self._refiner().refine, effort=effort)
         weight = self._settings.entropy_weight
+        if effort == "none" or weight == 0:
+            raise ConfigError(
+                "a context table prices the bits of a search, got "
+                f"refine={effort!r} and a codec of entropy_weight {weight:g}: take a codec of "
+                'preset "archive", or leave the table'
+            )
+        refiner = self._refiner()
         in_context = ContextSearch(refiner, context, entropy_weight=weight)
         return lambda rows, bits: in_context.refine(
             rows, refiner.refine(rows, bits, effort=effort), effort=effort

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from bitcodec.block_hashes import BlockHashes
+from bitcodec.errors import ShapeError
 from bitcodec.files import PathLike
 
 
@@ -40,6 +41,11 @@ class PackedRows:
         return n_rows, row_bytes
 
     @property
+    def ndim(self) -> int:
+        """2, as of an array."""
+        return 2
+
+    @property
     def dtype(self) -> np.dtype[np.uint8]:
         """Of the rows."""
         return np.dtype(np.uint8)
@@ -67,9 +73,15 @@ class PackedRows:
             (n, row_bytes) uint8; or (row_bytes,) for a number. Not to be written to.
 
         Raises:
+            ShapeError: neither a slice nor a number is asked for.
             IndexError: a number is out of range.
             FormatError: a block is damaged; names its rows.
         """
+        if not isinstance(rows, slice) and not hasattr(rows, "__index__"):
+            raise ShapeError(
+                f"rows of a file are read by a slice or a number, got {rows!r:.80}: take a slice, "
+                "packed[:] for all, and choose from that"
+            )
         chosen = range(len(self))[rows]
         self._check(range(chosen, chosen + 1) if isinstance(chosen, int) else chosen)
         found: np.ndarray = self._mapped[rows]

@@ -159,6 +159,7 @@ class Refiner:
         Raises:
             ConfigError: the effort is none of the choices.
             ShapeError: the shapes do not fit.
+            ValueRangeError: a price is not finite.
         """
         n_passes = _passes(effort)
         given = None if prices is None else torch.as_tensor(prices, dtype=torch.float32)

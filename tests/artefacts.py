@@ -163,8 +163,8 @@ def write_index(path: Path, *, factory: Any) -> None:
     index.save(path)
 
 
-def write_asymmetric(path: Path) -> None:
-    index = AsymmetricIndex(small_codec(4))
+def write_asymmetric(path: Path, *, factory: str) -> None:
+    index = AsymmetricIndex(small_codec(4), factory=factory)
     index.add_packed(packed_rows(4), ids=np.arange(N_ROWS) * 3 + 5)
     index.save(path)
 
@@ -289,7 +289,12 @@ ARTEFACTS = {
     "index-hnsw": Artefact(
         functools.partial(write_index, factory="HNSW4"), read_index, is_folder=True
     ),
-    "index-asymmetric": Artefact(write_asymmetric, read_index, is_folder=True),
+    "index-asymmetric": Artefact(
+        functools.partial(write_asymmetric, factory="Flat"), read_index, is_folder=True
+    ),
+    "index-asymmetric-ivf": Artefact(
+        functools.partial(write_asymmetric, factory="IVF3"), read_index, is_folder=True
+    ),
     "features": Artefact(write_features, read_features),
     "harvest": Artefact(write_harvest, read_harvest, is_folder=True),
     "harvest-npy": Artefact(
@@ -305,10 +310,11 @@ VERSIONS = {
     "codec": storage.FORMAT_VERSION,
     "packed": packed_files.PACKED_VERSION,
     "checkpoint": CHECKPOINT_VERSION,
-    "index-flat": index_files.FORMAT_VERSION,
-    "index-ivf": index_files.FORMAT_VERSION,
-    "index-hnsw": index_files.FORMAT_VERSION,
-    "index-asymmetric": index_files.FORMAT_VERSION,
+    "index-flat": 3,
+    "index-ivf": 3,
+    "index-hnsw": 3,
+    "index-asymmetric": 3,
+    "index-asymmetric-ivf": index_files.FORMAT_VERSION,
     "features": feature_set_file.VERSION,
     "harvest": manifest.FORMAT_VERSION,
     "harvest-npy": manifest.FORMAT_VERSION,

@@ -165,5 +165,5 @@ def test_a_file_whose_kind_was_changed_is_refused(tmp_path: Path) -> None:
     content = read_json(path) | {"factory": "Flat"}
     del content["seal"]
     write_sealed(path, content, overwrite=True)
-    with pytest.raises(FormatError):
+    with pytest.raises(FormatError, match=r"it says .*IBwF.* where .*IBMp.* was expected"):
         AsymmetricIndex.load(tmp_path / "index", CODEC)

@@ -160,6 +160,20 @@ def test_rdo_archives_the_codes_searched_at_the_tables_prices(
     assert (expected != searching.encode(hidden[:N_ROWS])).any()
 
 
+def test_rdo_of_a_codec_that_does_not_search_is_refused_before_anything_is_read(
+    work: Path, side_codecs: dict[int, BitCodec], tmp_path: Path
+) -> None:
+    assert side_codecs[2].entropy_weight == 0
+    options = ("--table", "context", "--rdo")
+    for name, told in (("codec", "refine='none'"), ("side-2", "entropy_weight=0")):
+        out = tmp_path / f"{name}.zarr"
+        result = run("encode", work / name, work / "hidden.npy", "-o", out, *options)
+        assert result.exit_code == 1
+        assert told in result.stderr
+        assert "preset archive" in last_line(result)
+    assert names(tmp_path) == []
+
+
 def test_rdo_without_a_context_table_and_of_a_stream_are_refused(
     work: Path, searching: BitCodec, tmp_path: Path
 ) -> None:

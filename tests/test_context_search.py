@@ -17,7 +17,7 @@ from bitcodec.bits import unpack
 from bitcodec.context_search import BLOCK_ROWS, ContextSearch
 from bitcodec.context_table import UNIT, ContextTable
 from bitcodec.errors import ConfigError, ShapeError
-from bitcodec.range_coding import compress, learn_context
+from bitcodec.range_coding import ProbabilityTable, compress, learn_context
 from bitcodec.refine import Refiner
 
 
@@ -165,7 +165,9 @@ def test_a_table_without_search_and_one_of_other_bits_are_refused(
     real: tuple[BitCodec, np.ndarray, ContextTable],
 ) -> None:
     codec, rows, table = real
-    with pytest.raises(ConfigError, match='got refine="none"'):
+    with pytest.raises(ConfigError, match="got refine='none'"):
         codec.encode(rows, refine="none", context=table)
+    with pytest.raises(ConfigError, match=r"context must be a ContextTable, .* got Probability"):
+        codec.encode(rows, context=ProbabilityTable.from_statistics(codec.statistics_))  # type: ignore[arg-type]
     with pytest.raises(ShapeError, match="must be of 256 bits as the codes are, got one of 6"):
         codec.encode(rows, context=Problem(n_rows=1).table)

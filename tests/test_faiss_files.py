@@ -197,7 +197,7 @@ def test_a_foreign_file_under_a_matching_hash_is_refused(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format_version": 4}, "has format_version 4, this version reads up to 3: upgrade"),
+        ({"format_version": 5}, "has format_version 5, this version reads up to 4: upgrade"),
         ({"format_version": None}, "is no index of bitcodec: it has no format_version"),
         ({"factory": "LSH"}, "is damaged or foreign: factory must be"),
         ({"factory": "HNSW8"}, "it says .*IBxF.* where .*IBHf.* was expected"),

@@ -5,15 +5,18 @@ from __future__ import annotations
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from bitcodec import BitCodec, block_hashes, packed_files
 from bitcodec.block_hashes import BlockHasher, BlockHashes, block_rows_of
-from bitcodec.errors import FileError, FormatError
+from bitcodec.errors import FileError, FormatError, ShapeError
 from bitcodec.packed_rows import PackedRows
+from bitcodec.range_coding import learn_context
 from bitcodec.storage import PackedWriter, open_packed, packed_header_path
+from bitcodec_zarr import PackedArchive
 from tests.edited import edit_json
 
 BLOCK_ROWS = 16
@@ -194,3 +197,24 @@ def test_a_file_that_grew_too_long_is_refused_while_it_is_written(
 @pytest.mark.parametrize(("row_bytes", "expected"), [(1, 2**20), (288, 3640), (2**21, 1)])
 def test_a_block_is_a_mebibyte_of_whole_rows(row_bytes: int, expected: int) -> None:
     assert block_rows_of(row_bytes) == expected
+
+
+def test_rows_of_a_file_go_where_arrays_go(
+    hidden: np.ndarray, codec: BitCodec, tmp_path: Path
+) -> None:
+    packed = codec.encode(hidden[:300])
+    path = tmp_path / "codes.npy"
+    with PackedWriter(path, n_bits=codec.n_bits_, fingerprint=codec.fingerprint_) as writer:
+        writer.append(packed)
+    rows = open_packed(tmp_path / "codes.npy")[1]
+    archive = PackedArchive.create(tmp_path / "codes.zarr", codec).append(rows)
+    np.testing.assert_array_equal(archive[:], packed)
+    assert learn_context(rows, n_bits=67, n_steps=2) == learn_context(packed, n_bits=67, n_steps=2)
+    np.testing.assert_array_equal(codec.decode(rows[:]), codec.decode(packed))
+
+
+@pytest.mark.parametrize("wrong", [[1, 2], (slice(None), slice(2)), None])
+def test_rows_are_read_by_slices_and_numbers_alone(wrong: Any) -> None:
+    packed = PackedRows(np.zeros((4, 2), np.uint8), None, where="codes.npy")
+    with pytest.raises(ShapeError, match=r"by a slice or a number, got .* packed\[:\] for all"):
+        packed[wrong]

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
 import numpy as np
 import pytest
 import zarr
@@ -397,6 +398,22 @@ def test_a_chunk_that_lies_beyond_its_shard_is_not_read_as_zeros(side_bytes: int
     archive = open_archive(store_of(files | {"c/0/0": index}))
     with pytest.raises(FormatError, match="has chunks outside itself"):
         archive[17]
+
+
+@pytest.mark.parametrize("length", [2**33, 2**40, 2**62])
+def test_a_length_that_lies_makes_no_room(tmp_path: Path, length: int) -> None:
+    """In a folder: a store in memory gives no more than it has."""
+    packed = random_rows(32, 64)
+    codec = stand_in(packed, 64)
+    PackedArchive.create(tmp_path / "a", codec, chunk_rows=16, shard_rows=32).append(packed)
+    path = tmp_path / "a" / "c" / "0" / "0"
+    data, n_index = path.read_bytes(), 2 * 16 + 4
+    index = np.frombuffer(data[-n_index:-4], "<u8").copy()
+    index[1] = length
+    changed = index.astype("<u8").tobytes()
+    path.write_bytes(data[:-n_index] + changed + google_crc32c.value(changed).to_bytes(4, "little"))
+    with pytest.raises(FormatError, match="has chunks outside itself"):
+        open_archive(tmp_path / "a")[:]
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,11 @@ def encode_archive(
 
     if rdo and not HiddenBatches(source).rereadable:
         raise ConfigError("--rdo reads the hidden states twice, got a stream: give a file")
+    if rdo and (codec.refine == "none" or codec.entropy_weight == 0):
+        raise ConfigError(
+            "--rdo is for codecs that search and give bits a price, as those of preset archive do; "
+            f"this one has refine={codec.refine!r} and entropy_weight={codec.entropy_weight:g}"
+        )
     if overwrite:
         _require_replaceable(output)
     with (

@@ -149,8 +149,8 @@ def fit_with_bar(
     "--rdo",
     is_flag=True,
     help="With --table context: encode a second time and search every code at what its bits cost "
-    "under the table (rate-distortion optimisation): less error in as many bytes, in several times "
-    "the time.",
+    "under the table (rate-distortion optimisation): less error in about as many bytes, in 8 to 20 "
+    "times the time.",
 )
 @compute_option
 @device_option

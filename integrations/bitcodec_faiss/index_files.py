@@ -7,8 +7,9 @@ index.json    format_version, factory, n_bits, row_bytes, bit_order, fingerprint
               next_id, ids_ascending, metric, file_bytes, file_sha256, side_file_bytes, side_sha256,
               seal (see `bitcodec.sealed_json`)
 
-Format version 2 has no seal. Format version 1 has neither side.npy nor metric (it is "hamming")
-nor the side file's size and hash.
+Format version 4 is of lists that are searched by float queries; what has none is written as of
+version 3. Format version 2 has no seal. Format version 1 has neither side.npy nor metric (it is
+"hamming") nor the side file's size and hash.
 """
 
 from __future__ import annotations
@@ -36,8 +37,11 @@ from bitcodec_faiss.file_layout import check_layout
 from bitcodec_faiss.hashing import HashingWriter, check_file, write_hashed
 from bitcodec_faiss.store import Kind
 
-FORMAT_VERSION = 3
-"""The index.json that this version writes and the newest that it reads."""
+FORMAT_VERSION = 4
+"""The newest index.json that is read and, for lists searched by float queries, written."""
+
+_WITHOUT_LISTS = 3
+"""What any other index is written as: older versions read it."""
 
 _SEALED_FROM = 3
 
@@ -145,7 +149,12 @@ def write_index(
             written = write_hashed(temporary / _SIDE_FILE, lambda file: _write_side(file, side))
             content["side_file_bytes"] = written.n_bytes
             content["side_sha256"] = written.sha256.hexdigest()
-        write_sealed(temporary / _JSON_FILE, {"format_version": FORMAT_VERSION} | content)
+        write_sealed(temporary / _JSON_FILE, {"format_version": _version_of(header)} | content)
+
+
+def _version_of(header: IndexHeader) -> int:
+    has_lists = header.metric != "hamming" and header.factory.startswith("IVF")
+    return FORMAT_VERSION if has_lists else _WITHOUT_LISTS
 
 
 def read_header(folder: PathLike) -> IndexHeader:

@@ -126,14 +126,15 @@ class Rows:
 
     def packed(self, ids: Any) -> np.ndarray:
         """Copy the whole rows of (m,) ids that are checked here."""
-        return self.whole(rows_of(as_ids(ids), self.store.ids))
+        known = self.store.ids
+        return self.whole(rows_of(as_ids(ids), known), known)
 
-    def whole(self, rows: np.ndarray) -> np.ndarray:
-        """Copy the whole rows of (m,) row numbers, in the order of the store's ids."""
+    def whole(self, rows: np.ndarray, ids: np.ndarray) -> np.ndarray:
+        """Copy the whole rows of (m,) row numbers, given the (n,) ids of the store."""
         stored = self.store.codes(rows)
         if self.side is None:
             return stored
-        return np.concatenate([stored, self.side.take(self.store.ids[rows])], axis=1)
+        return np.concatenate([stored, self.side.take(ids[rows])], axis=1)
 
     def allowed(self, wanted: Any) -> np.ndarray | None:
         """Turn a filter into (n,) bool in the store's row order; None stays None."""

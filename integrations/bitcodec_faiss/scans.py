@@ -42,7 +42,18 @@ class Scan(Protocol):
         allowed: np.ndarray | None,
         effort: int | None,
     ) -> Hits:
-        """Find the k best allowed rows of (q, d) queries, by similarity."""
+        """Find the k best allowed rows of some queries.
+
+        Args:
+            queries: (q, d) float32.
+            weights: theirs, of the metric.
+            k: hits a query.
+            allowed: (n,) bool in the order of the store's ids; None allows every row.
+            effort: the kind's search parameter; None for its default.
+
+        Returns:
+            (q, k) float32 similarities and (q, k) int64 ids, the best first, ties by id.
+        """
 
     def blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
         """Yield all rows in turn: their numbers, and their packed bits."""
@@ -160,12 +171,10 @@ class ListScan:
         assert isinstance(rows.store, IvfStore)
         self._store, self._starts = rows.store, rows.store.starts()
         self.terms = terms_of(rows, codec, metric=metric)
-        axes = codec.query_weights(np.eye(codec.n_dims_, dtype=np.float32))
-        bits = unpack(rows.store.centroids, n_bits=codec.n_bits_)
-        decoded = bits @ axes.weights.T + axes.bias
-        lengths = np.linalg.norm(decoded, axis=1, keepdims=True)
-        self._directions = decoded / np.where(lengths > 0, lengths, 1)
-        self._centre = axes.base if metric == "l2" else np.zeros_like(axes.base)
+        self._bits = unpack(rows.store.centroids, n_bits=codec.n_bits_).T.astype(np.float32)
+        lengths, shares = _decoded_centroids(codec, self._bits)
+        self._lengths = np.where(lengths > 0, lengths, 1)
+        self._shares = shares if metric == "l2" else np.zeros_like(shares)
 
     def search(
         self,
@@ -184,7 +193,7 @@ class ListScan:
         if n_match <= max(k, SCAN_BELOW * n_rows):
             lists = np.repeat(everything, len(queries), axis=0)
             return self._scan(weights, lists, k=k, allowed=allowed)
-        scores, ids = self._scan(weights, self._nearest(queries, n_probe), k=k, allowed=allowed)
+        scores, ids = self._scan(weights, self._nearest(weights, n_probe), k=k, allowed=allowed)
         short = np.flatnonzero(ids[:, -1] < 0)
         if len(short):
             lists = np.repeat(everything, len(short), axis=0)
@@ -198,9 +207,10 @@ class ListScan:
             if start < stop:
                 yield slice(start, stop), self._store.list_codes(number)
 
-    def _nearest(self, queries: np.ndarray, n_probe: int) -> np.ndarray:
+    def _nearest(self, weights: QueryWeights, n_probe: int) -> np.ndarray:
         """Return the lists to search for each query, (q, n_probe), those without rows last."""
-        closeness = (queries - self._centre) @ self._directions.T
+        products = weights.weights @ self._bits + weights.bias[:, None]
+        closeness = (products - self._shares) / self._lengths
         closeness[:, np.diff(self._starts) == 0] = -np.inf
         order: np.ndarray = np.argsort(-closeness, axis=1, kind="stable")[:, :n_probe]
         return order
@@ -249,13 +259,39 @@ class ListScan:
             yield members[lists.ravel()[members] == number] // lists.shape[1], [int(number)]
 
 
+def _decoded_centroids(codec: ScoringCodec, bits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the length of each decoded centroid less the mean, and its product with the mean.
+
+    Decoding is what the weights of unit vectors say of it; they are asked for some at a time.
+
+    Args:
+        codec: of the rows.
+        bits: (h, n) float32, those of the centroids.
+
+    Returns:
+        (n,) float64 each.
+    """
+    squares, products = np.zeros(bits.shape[1]), np.zeros(bits.shape[1])
+    size = max(1, _MAX_BYTES // (4 * max(codec.n_dims_, codec.n_bits_)))
+    for start in range(0, codec.n_dims_, size):
+        axes = np.arange(start, min(start + size, codec.n_dims_))
+        units = np.zeros((len(axes), codec.n_dims_), dtype=np.float32)
+        units[np.arange(len(axes)), axes] = 1
+        told = codec.query_weights(units)
+        decoded = (told.weights @ bits + told.bias[:, None]).astype(np.float64)
+        squares += np.square(decoded).sum(axis=0)
+        products += told.base.astype(np.float64) @ decoded
+    return np.sqrt(squares), products
+
+
 def terms_of(rows: Rows, codec: ScoringCodec, *, metric: Metric) -> dict[str, np.ndarray]:
     """Return the factors, scales and shifts of all rows, in the order of the store's ids."""
     if metric == "inner_product" and codec.row_bytes_ == (codec.n_bits_ + 7) // 8:
         return {}
+    ids = rows.store.ids
     parts = [
-        row_terms_for(codec.side(rows.whole(np.arange(chunk.start, chunk.stop))), metric=metric)
-        for chunk in _chunks(len(rows))
+        row_terms_for(codec.side(rows.whole(np.arange(some.start, some.stop), ids)), metric=metric)
+        for some in _chunks(len(rows))
     ]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 

@@ -45,13 +45,16 @@ def continue_archive(
             store,
             codec,
             table=table,
-            chunk_rows=chunk_rows or CHUNK_ROWS,
-            shard_rows=shard_rows or SHARD_ROWS,
+            chunk_rows=CHUNK_ROWS if chunk_rows is None else chunk_rows,
+            shard_rows=SHARD_ROWS if shard_rows is None else shard_rows,
             storage_options=storage_options,
         )
     archive.require_codec(codec.fingerprint_)
     wanted = table or ProbabilityTable.from_statistics(codec.statistics_)
-    sizes = chunk_rows or archive.chunk_rows, shard_rows or archive.shard_rows
+    sizes = (
+        archive.chunk_rows if chunk_rows is None else chunk_rows,
+        archive.shard_rows if shard_rows is None else shard_rows,
+    )
     found = archive.chunk_rows, archive.shard_rows, archive.table.digest
     if found != (*sizes, wanted.digest):
         raise MismatchError(

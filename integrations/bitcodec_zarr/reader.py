@@ -13,7 +13,7 @@ from bitcodec.errors import FormatError, MismatchError
 from bitcodec.tables import Table
 from bitcodec_zarr.metadata import ArchiveHeader
 from bitcodec_zarr.protocol import Codec
-from bitcodec_zarr.store import read_rows, reading, require_chunk, shard_path
+from bitcodec_zarr.store import read_rows, reading, require_chunk, require_shards, shard_path
 
 
 class ArchiveReader:
@@ -188,6 +188,9 @@ class ArchiveReader:
 
     def _raise_where_damaged(self, start: int, stop: int) -> None:
         """Raise at the first chunk that cannot be decoded, with its file and what to do."""
+        shards = range(start // self.shard_rows, -(-stop // self.shard_rows))
+        # Zarr would make room for any length that an index tells.
+        require_shards(self._array, shards, n_chunks=self.shard_rows // self.chunk_rows)
         for first in range(start - start % self.chunk_rows, stop, self.chunk_rows):
             last = min(first + self.chunk_rows, self.n_rows)
             try:
