@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bitcodec.errors import FormatError
+from bitcodec.errors import ConfigError, FormatError
 from bitcodec.files import PathLike
 
 BLOCK_BYTES = 2**20
@@ -73,10 +73,17 @@ class BlockHasher:
     """Hash rows as they come.
 
     Args:
-        block_rows: rows of a block.
+        block_rows: rows of a block, at least 1.
+
+    Raises:
+        ConfigError: it is no such number.
     """
 
     def __init__(self, block_rows: int) -> None:
+        if type(block_rows) is not int or block_rows < 1:
+            raise ConfigError(
+                f"block_rows must be an integer of at least 1, got {block_rows!r:.80}"
+            )
         self._block_rows, self._room = block_rows, block_rows
         self._block, self._done = hashlib.sha256(), list[str]()
 

@@ -12,7 +12,7 @@ import pytest
 
 from bitcodec import BitCodec, block_hashes, packed_files
 from bitcodec.block_hashes import BlockHasher, BlockHashes, block_rows_of
-from bitcodec.errors import FileError, FormatError, ShapeError
+from bitcodec.errors import ConfigError, FileError, FormatError, ShapeError
 from bitcodec.packed_rows import PackedRows
 from bitcodec.range_coding import learn_context
 from bitcodec.storage import PackedWriter, open_packed, packed_header_path
@@ -218,3 +218,9 @@ def test_rows_are_read_by_slices_and_numbers_alone(wrong: Any) -> None:
     packed = PackedRows(np.zeros((4, 2), np.uint8), None, where="codes.npy")
     with pytest.raises(ShapeError, match=r"by a slice or a number, got .* packed\[:\] for all"):
         packed[wrong]
+
+
+@pytest.mark.parametrize("block_rows", [0, -1, 1.0, None, True])
+def test_blocks_have_a_row_or_more(block_rows: Any) -> None:
+    with pytest.raises(ConfigError, match="block_rows must be an integer of at least 1"):
+        BlockHasher(block_rows)
