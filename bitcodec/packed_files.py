@@ -176,7 +176,7 @@ def open_packed(
     if not header_path.is_file():
         raise FileError(f"{path} is not packed codes: its header {header_path.name} is not there")
     version, content = read_header(header_path, kind=_KIND, newest=PACKED_VERSION)
-    header = build_header(PackedHeader, _modern(version, content), header_path)
+    header = build_header(PackedHeader, _modern(version, content, header_path), header_path)
     _require_fitting(header, mapped, path)
     hashes = None
     if version >= _HASHED_FROM:
@@ -191,10 +191,13 @@ def open_packed(
     return header, PackedRows(mapped, hashes if verify else None, where=path)
 
 
-def _modern(version: int, content: dict[str, Any]) -> dict[str, Any]:
+def _modern(version: int, content: dict[str, Any], where: Path) -> dict[str, Any]:
     """Return what a header says, in the words of the newest version."""
     if version >= PACKED_VERSION:
         return content
+    for name in ("block_rows", "block_sha256"):
+        if name in content:
+            raise FormatError(f"{where}: {name!r} is unknown in version {version}")
     said = {"side_bytes": 0, "compute": "float32"} | content  # there were these
     whole, n_rows = said.pop("sha256", ""), said.get("n_rows")
     return said | {"block_rows": n_rows or 1, "block_sha256": whole if n_rows else ""}

@@ -224,3 +224,11 @@ def test_rows_are_read_by_slices_and_numbers_alone(wrong: Any) -> None:
 def test_blocks_have_a_row_or_more(block_rows: Any) -> None:
     with pytest.raises(ConfigError, match="block_rows must be an integer of at least 1"):
         BlockHasher(block_rows)
+
+
+def test_a_header_of_version_3_with_words_of_version_4_is_refused(
+    long_file: Path, codec: BitCodec
+) -> None:
+    edit_json(packed_header_path(long_file), format_version=3)
+    with pytest.raises(FormatError, match="'block_rows' is unknown in version 3"):
+        open_packed(long_file)
