@@ -5,7 +5,7 @@ the place of the layer's states on text of other files. Figures are merged into 
 
     python -m benchmarks.sparse_rival_losses with the same options
 
-Some minutes for a method and 2,000 tokens on a core of its own.
+Less than a minute for a method and 2,000 tokens on a core of its own.
 """
 
 from __future__ import annotations
