@@ -31,7 +31,9 @@ logger = logging.getLogger(__name__)
 
 def main() -> int:
     """Merge the losses of the methods that were asked for and measured."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     add_options(parser)
     parser.add_argument("--max-tokens", type=int, default=6000)
     arguments = parser.parse_args()
