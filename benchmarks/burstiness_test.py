@@ -10,7 +10,7 @@ probability changes most are put beside those that the decoder row promotes thro
 
     python -m benchmarks.burstiness_test --hidden CACHE/held_out/layer-15 --codec CODEC
 
-About ten minutes on two quiet cores.
+About seven minutes on a core of its own, four of them for the losses.
 """
 
 from __future__ import annotations

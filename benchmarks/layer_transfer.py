@@ -7,6 +7,9 @@ The floor is a codec on its own layer with the dimensions in another order: the 
 of the directions.
 
     python -m benchmarks.layer_transfer --packages DEBS --work FOLDER
+
+Eleven minutes for six layers, 12,000 rows and 1,152 bits on a busy machine, once states and codecs
+are there, which takes as long.
 """
 
 from __future__ import annotations

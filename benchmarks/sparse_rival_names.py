@@ -19,7 +19,7 @@ half with those of the whole.
         --saes SAES --work FOLDER
     python -m benchmarks.sparse_rival_names_plot
 
-About four minutes a set of features on a core of its own, once the autoencoders are trained. Codes
+About a minute for a set of features on a core of its own, once the autoencoders are trained. Codes
 and names are kept in the work folder and used again: take another for other states or codecs.
 """
 

@@ -64,7 +64,7 @@ def table_of_pairs(compared: Results) -> list[str]:
         f"| rival | pairs | {' | '.join(MATCHED_RUNS)} | .7 or more, ours and theirs |",
         "|---|" + "---:|" * (2 + len(MATCHED_RUNS)),
     ]
-    for rival, runs in compared.items():
+    for rival, runs in rivals_of(compared).items():
         first = runs[MATCHED_RUNS[0]]
         if any(not runs[run]["pairs"] for run in MATCHED_RUNS):
             continue
@@ -77,6 +77,11 @@ def table_of_pairs(compared: Results) -> list[str]:
         )
         lines.append(f"| {' | '.join(cells)} |")
     return lines
+
+
+def rivals_of(compared: Results) -> Results:
+    """Return the figures by rival, without the name of their run."""
+    return {rival: runs for rival, runs in compared.items() if rival != "run"}
 
 
 def _interval(ends: list[float]) -> str:
@@ -130,12 +135,13 @@ def draw_scores(panel: Any, sets: Results) -> None:
 
 def draw_gains(panel: Any, compared: Results) -> None:
     """Draw differences of mean scores at equal activity with their intervals."""
-    rivals = [name for name, runs in compared.items() if runs[MATCHED_RUNS[0]]["pairs"]]
+    kept = rivals_of(compared)
+    rivals = [name for name, runs in kept.items() if runs[MATCHED_RUNS[0]]["pairs"]]
     for at, run in enumerate(MATCHED_RUNS):
         for row, rival in enumerate(rivals):
-            if not compared[rival][run]["pairs"]:
+            if not kept[rival][run]["pairs"]:
                 continue
-            score = compared[rival][run]["score"]
+            score = kept[rival][run]["score"]
             height, gain = -row - 0.15 * (at - 1.5), score["left"] - score["right"]
             panel.plot([score["low"], score["high"]], [height, height], color=f"C{at}")
             panel.plot(gain, height, MARKS[at], color=f"C{at}", label=None if row else run)

@@ -74,7 +74,9 @@ Make = Callable[[np.ndarray], Method]
 
 def main() -> int:
     """Measure the methods that were asked for."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     add_options(parser)
     parser.add_argument("--coding", choices=get_args(Coding), default="independent")
     arguments = parser.parse_args()

@@ -170,7 +170,7 @@ def test_the_tables_and_the_picture_are_made_from_the_figures_alone(
     many = replace(with_activity(named, [0.02] * 12), n_features=12, n_tried=12)
     told = figures(many) | whole_set(many) | {"by_octave": by_octave(many)}
     compared = matched_figures(many, many)
-    results = {
+    results: Any = {
         "sets": {
             name: {"lexical": told} for name in ("bitcodec 0.34", "topk 32", "random projections")
         },
@@ -178,6 +178,7 @@ def test_the_tables_and_the_picture_are_made_from_the_figures_alone(
             "bitcodec 0.34": {
                 "topk 32": dict.fromkeys(MATCHED_RUNS, compared),
                 "relu 2": {run: {"pairs": 0} for run in MATCHED_RUNS},
+                "run": "0123abcd",
             }
         },
     }
