@@ -239,10 +239,10 @@ def kept_codes(work: Path, name: str, make: MakeCodes, texts: RowTexts) -> Featu
 
 def kept_names(arguments: argparse.Namespace, name: str, run: str, source: FeatureRows) -> Names:
     """Name features of a set, or find their names in the work folder."""
-    path = arguments.work / f"{name}, {run}.json"
+    judge, settings, share = RUNS[run]
+    settings = dataclasses.replace(settings, n_features=max(1, int(share * arguments.features)))
+    path = arguments.work / f"{name}, {run}, {settings.n_features}.json"
     if not path.exists():
-        judge, settings, share = RUNS[run]
-        settings = dataclasses.replace(settings, n_features=max(1, int(share * arguments.features)))
         name_features(source, JUDGES[judge](), settings=settings).save(path)
     return Names.load(path)
 
