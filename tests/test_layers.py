@@ -54,6 +54,7 @@ LAYERS = (
         "metrics",
         "presets",
         "schedule",
+        "replay",
         "refine_kernels",
         "scoring_parts",
         "context_kernels",
@@ -97,6 +98,7 @@ LAYERS = (
     ),
     (
         "coder",
+        "steps",
         "context_coder",
         "context_learning",
         "entropy_tree",
