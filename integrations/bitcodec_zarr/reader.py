@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,10 @@ import zarr
 
 from bitcodec.errors import MismatchError
 from bitcodec.tables import Table
+from bitcodec_zarr.array_codec import decode_chunk
 from bitcodec_zarr.metadata import ArchiveHeader
 from bitcodec_zarr.protocol import Codec
-from bitcodec_zarr.store import read_rows, reading, require_chunk
+from bitcodec_zarr.store import read_rows, reading
 
 
 class ArchiveReader:
@@ -163,12 +165,8 @@ class ArchiveReader:
             )
 
     def _read(self, start: int, stop: int) -> np.ndarray:
+        decode = partial(decode_chunk, coder=self._coder, n_rows=self.chunk_rows)
         with reading(f"rows {start} to {stop}"):
-            # Zarr takes what is missing for zeros: look before, and again where zeros came.
-            packed = read_rows(self._array, start, stop, self._header)
+            packed = read_rows(self._array, self._header, decode, start=start, stop=stop)
             self._coder.check_rows(packed)
-            first = start - start % self.chunk_rows
-            for place in range(first, stop, self.chunk_rows):
-                if not packed[max(place - start, 0) : place - start + self.chunk_rows].any():
-                    require_chunk(self._array, self._header, row=place)
         return packed
