@@ -47,6 +47,26 @@ def pack_logits(logits: torch.Tensor, threshold: torch.Tensor) -> torch.Tensor:
     return pack(logits >= threshold)
 
 
+def packed_product(
+    inputs: torch.Tensor, weight: torch.Tensor, threshold: torch.Tensor
+) -> torch.Tensor:
+    """Multiply, compare and pack in one kernel where there are kernels, else one after another.
+
+    Args:
+        inputs: (n, k) floats.
+        weight: (k, h) floats there.
+        threshold: (h,) float32 there.
+
+    Returns:
+        (n, ceil(h / 8)) uint8 there: whether each logit is at least its threshold.
+    """
+    kernels = kernels_for(inputs.device)
+    if kernels is None:
+        return pack_logits(inputs @ weight, threshold)
+    packed: torch.Tensor = kernels.packed_product(inputs, weight, threshold)
+    return packed
+
+
 def unpacked_product(codes: torch.Tensor, weight: torch.Tensor, *, out: torch.Tensor) -> None:
     """Multiply packed bits with a matrix.
 

@@ -64,6 +64,7 @@ class BitCodec(ReportedCodec):
         validation: HiddenSource | None = None,
         checkpoint: PathLike | None = None,
         checkpoint_every: int = 100,
+        capture: bool = False,
     ) -> Self:
         """Learn codes for hidden states, anew.
 
@@ -78,6 +79,9 @@ class BitCodec(ReportedCodec):
             checkpoint: a file that keeps the state of training; where it exists, training goes on
                 from it and ends as if it had never stopped. It stays after the fit.
             checkpoint_every: steps between two states, and so the most that a crash can lose.
+            capture: record a step of training as a CUDA graph and replay it, so that the host
+                launches one thing a step; not run on a GPU yet. Where it cannot be done, a log
+                line says so and the fit goes on without.
 
         Returns:
             The codec itself, fitted.
@@ -102,7 +106,11 @@ class BitCodec(ReportedCodec):
         with contextlib.nullcontext() if kept is None else kept.alone():
             state = None if kept is None else kept.load(settings)
             trainer = start_training(
-                batches, settings, device=resolve_device(self.device), validation=measured
+                batches,
+                settings,
+                device=resolve_device(self.device),
+                validation=measured,
+                capture=capture,
             )
             if state is not None:
                 trainer.resume(state, batches)

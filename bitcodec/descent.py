@@ -19,27 +19,44 @@ class Descent:
     Args:
         model: the autoencoder, changed in place.
         config: rate, clipping, objective.
+        recorded: steps will be recorded and replayed: the rate is then read from the device.
     """
 
-    def __init__(self, model: BinaryAutoencoder, config: CodecConfig) -> None:
+    def __init__(
+        self, model: BinaryAutoencoder, config: CodecConfig, *, recorded: bool = False
+    ) -> None:
         self._model, self._config = model, config
         self._weights = list(model.parameters())
-        published = config.objective == "published"
+        published, device = config.objective == "published", model.mean.device
+        rate: float | torch.Tensor = config.learning_rate
+        if recorded:  # each device's kernel reads one type only
+            kind = torch.float32 if device.type == "cuda" else torch.float64
+            rate = torch.tensor(rate, dtype=kind, device=device)
         self._adam = torch.optim.Adam(
             self._weights,
-            lr=config.learning_rate,
+            lr=rate,
             betas=PUBLISHED_BETAS if published else STANDARD_BETAS,
             fused=True,
+            capturable=recorded and device.type == "cuda",
         )
 
-    def step(self, loss: torch.Tensor, *, n_steps_done: int) -> None:
-        """Change the weights by one step against the gradient of a loss."""
+    def set_rate(self, n_steps_done: int) -> None:
+        """Set the rate of the next step."""
+        rate, group = schedule.learning_rate(self._config, n_steps_done), self._adam.param_groups[0]
+        if isinstance(group["lr"], torch.Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+
+    def step(self, loss: torch.Tensor) -> None:
+        """Change the weights by one step against the gradient of a loss, if that is finite."""
         self._adam.zero_grad(set_to_none=True)
         loss.backward()
         average_gradients(self._weights)
         if self._config.gradient_clip is not None:
             torch.nn.utils.clip_grad_norm_(self._weights, self._config.gradient_clip)
-        self._adam.param_groups[0]["lr"] = schedule.learning_rate(self._config, n_steps_done)
+        # As torch.amp.GradScaler does: where this is 1, fused Adam leaves everything as it was.
+        self._adam.found_inf = (~torch.isfinite(loss.detach())).float()  # type: ignore[attr-defined]
         self._adam.step()
 
     def forget(self, bits: torch.Tensor) -> None:

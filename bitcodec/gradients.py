@@ -139,16 +139,19 @@ def _loss(
     *,
     progress: float,
 ) -> torch.Tensor:
-    columns = torch.Generator().manual_seed(config.seed)
+    generator = torch.Generator().manual_seed(config.seed)
+    columns = objective.draw_columns(config, model.n_bits, generator)
+    on_device = None if columns is None else columns.to(bits.device)
     reconstructed = model.reconstruct(bits)
-    terms = objective.terms_of(standardised, bits, reconstructed, config, generator=columns)
-    return objective.total(
-        terms,
+    terms = objective.terms_of(standardised, bits, reconstructed, config, columns=on_device)
+    weights = objective.weights_at(
         config,
+        n_bits=model.n_bits,
         n_dims=model.n_dims,
         entropy_weight=config.entropy_weight,
         progress=progress,
     )
+    return objective.total(terms, weights)
 
 
 def _vanishing(logits: torch.Tensor, config: CodecConfig, temperature: float) -> float:

@@ -68,12 +68,28 @@ def covariance(
     Returns:
         () float, at least 0.
     """
-    h = bits.shape[1]
-    columns = None
-    if n_columns is not None and n_columns < h:
-        columns = torch.randperm(h, generator=generator)[:n_columns].to(bits.device)
+    columns = draw_columns(bits.shape[1], n_columns=n_columns, generator=generator)
+    return covariance_with(bits, None if columns is None else columns.to(bits.device))
+
+
+def draw_columns(
+    n_bits: int, *, n_columns: int | None, generator: torch.Generator | None = None
+) -> torch.Tensor | None:
+    """Draw columns for `covariance_with`: (n_columns,) int64 on the CPU, None for all of them."""
+    if n_columns is None or n_columns >= n_bits:
+        return None
+    return torch.randperm(n_bits, generator=generator)[:n_columns]
+
+
+def covariance_with(bits: torch.Tensor, columns: torch.Tensor | None) -> torch.Tensor:
+    """Return what `covariance` does, () float, for columns that were drawn before.
+
+    Args:
+        bits: (n, h) float, values 0 or 1.
+        columns: (m,) int64 on the device of the bits; None for all.
+    """
     total: torch.Tensor = _Covariance.apply(bits, columns)  # type: ignore[no-untyped-call]
-    scale = 1.0 if columns is None else h / len(columns)
+    scale = 1.0 if columns is None else bits.shape[1] / len(columns)
     return scale * total
 
 
@@ -179,5 +195,8 @@ def published_covariance(bits: torch.Tensor) -> torch.Tensor:
     Args:
         bits: (n, h) float, values 0 or 1.
     """
-    matrix = torch.cov(bits.float().T)
+    rows, n_rows = bits.float().T, len(bits)
+    centred = rows - rows.sum(dim=1, keepdim=True) / n_rows
+    # torch.cov computes this, too, but it waits for the device to compare the divisor with 0.
+    matrix = centred @ centred.T / (n_rows - 1)
     return matrix.abs().sum() - matrix.diagonal().abs().sum()

@@ -102,7 +102,7 @@ class BinaryAutoencoder(torch.nn.Module):
         standardised: torch.Tensor,
         *,
         surrogate: Surrogate = "sigmoid",
-        temperature: float = 1.0,
+        temperature: float | torch.Tensor = 1.0,
         generator: torch.Generator | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Encode and decode with a surrogate gradient.
@@ -110,7 +110,7 @@ class BinaryAutoencoder(torch.nn.Module):
         Args:
             standardised: z, (n, d).
             surrogate: how gradients pass the step.
-            temperature: of the surrogate.
+            temperature: of the surrogate; a number, or () float on the model's device.
             generator: of the noise of a stochastic surrogate, on the model's device.
 
         Returns:

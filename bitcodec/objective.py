@@ -30,34 +30,41 @@ class Terms:
     """(b, d) float, z - z'."""
 
 
+@dataclass(frozen=True)
+class Weights:
+    """What the terms of a loss count beside the error."""
+
+    entropy: float | torch.Tensor
+    """Of a bit of entropy; a number, or () float on the device."""
+    covariance: float | torch.Tensor
+    """Of the sum of absolute covariances, likewise."""
+
+
 def measure(
     model: BinaryAutoencoder,
     standardised: torch.Tensor,
     config: CodecConfig,
     *,
-    progress: float,
-    generator: torch.Generator,
+    temperature: float | torch.Tensor,
+    columns: torch.Tensor | None,
     noise: torch.Generator | None = None,
 ) -> Terms:
-    """Return the terms of a minibatch.
+    """Return the terms of a minibatch, without asking the device for a number.
 
     Args:
         model: the autoencoder.
         standardised: z, (b, d), this process's rows.
-        config: surrogate, precision, weights.
-        progress: the share of the steps done.
-        generator: of the covariance's columns, alike in all processes.
+        config: surrogate, precision, and which terms there are.
+        temperature: of the surrogate; a number, or () float on the model's device.
+        columns: of the covariance, (m,) int64 on the model's device, alike in all processes.
         noise: of a stochastic surrogate, on the model's device.
     """
     precise = config.precision == "float32"
     with torch.autocast(standardised.device.type, torch.bfloat16, enabled=not precise):
         bits, reconstructed = model(
-            standardised,
-            surrogate=config.surrogate,
-            temperature=schedule.temperature(config, progress),
-            generator=noise,
+            standardised, surrogate=config.surrogate, temperature=temperature, generator=noise
         )
-    return terms_of(standardised, bits, reconstructed, config, generator=generator)
+    return terms_of(standardised, bits, reconstructed, config, columns=columns)
 
 
 def terms_of(
@@ -66,7 +73,7 @@ def terms_of(
     reconstructed: torch.Tensor,
     config: CodecConfig,
     *,
-    generator: torch.Generator,
+    columns: torch.Tensor | None,
 ) -> Terms:
     """Return the terms of a minibatch whose bits and reconstruction are known.
 
@@ -75,7 +82,7 @@ def terms_of(
         bits: (b, h) float of 0 and 1.
         reconstructed: z', (b, d).
         config: the objective and its weights.
-        generator: of the covariance's columns.
+        columns: of the covariance, as in `measure`.
     """
     residual = standardised - reconstructed.float()
     error = mean_over_processes(residual.square().mean())
@@ -88,46 +95,55 @@ def terms_of(
             bits=bits.detach(),
             residual=residual.detach(),
         )
+    weightless = config.covariance_weight == 0
     return Terms(
         error=error,
         fvu=error.detach(),
         entropy=losses.entropy(bits),
-        covariance=_covariance(bits, config, generator),
+        covariance=(
+            bits.new_zeros((), dtype=torch.float32)
+            if weightless
+            else losses.covariance_with(bits, columns)
+        ),
         bits=bits.detach(),
         residual=residual.detach(),
     )
 
 
-def total(
-    terms: Terms, config: CodecConfig, *, n_dims: int, entropy_weight: float, progress: float
-) -> torch.Tensor:
-    """Return the loss, () float32.
+def draw_columns(
+    config: CodecConfig, n_bits: int, generator: torch.Generator
+) -> torch.Tensor | None:
+    """Draw the covariance's columns for a minibatch; None where all count, or none does."""
+    if config.objective == "published" or config.covariance_weight == 0:
+        return None
+    return losses.draw_columns(n_bits, n_columns=config.covariance_columns, generator=generator)
 
-    Standard: error + share (beta H / d + gamma C / h^2), the share rising from 0 to 1, except that
-    a beta steered to a target counts whole. Published:
-    error + alpha_e H + alpha_c C, entropy counting from a quarter of the steps on.
+
+def weights_at(
+    config: CodecConfig, *, n_bits: int, n_dims: int, entropy_weight: float, progress: float
+) -> Weights:
+    """Return what entropy and covariance count at a share of the steps.
+
+    Standard: share (beta / d) and share (gamma / h^2), the share rising from 0 to 1, except that a
+    beta steered to a target counts whole. Published: alpha_e, entropy counting from a quarter of
+    the steps on, and alpha_c.
 
     Args:
-        terms: of `measure`.
         config: the objective and its weights.
-        n_dims: width d.
+        n_bits: h.
+        n_dims: d.
         entropy_weight: beta as it is now, which a target may have steered away from the config's.
         progress: the share of the steps done.
     """
     if config.objective == "published":
-        weight = entropy_weight if progress >= schedule.PUBLISHED_START else 0.0
-        return terms.error + weight * terms.entropy + config.covariance_weight * terms.covariance
-    n_bits = terms.bits.shape[1]
+        counts = progress >= schedule.PUBLISHED_START
+        return Weights(entropy_weight if counts else 0.0, config.covariance_weight)
     share = schedule.penalty_share(progress)
     # A steered weight begins small, in place of being taken in part.
-    entropy = (1.0 if config.has_target else share) * entropy_weight / n_dims * terms.entropy
-    covariance = share * config.covariance_weight / n_bits**2 * terms.covariance
-    return terms.error + entropy + covariance
+    entropy = (1.0 if config.has_target else share) * entropy_weight / n_dims
+    return Weights(entropy, share * config.covariance_weight / n_bits**2)
 
 
-def _covariance(
-    bits: torch.Tensor, config: CodecConfig, generator: torch.Generator
-) -> torch.Tensor:
-    if config.covariance_weight == 0:
-        return bits.new_zeros((), dtype=torch.float32)
-    return losses.covariance(bits, n_columns=config.covariance_columns, generator=generator)
+def total(terms: Terms, weights: Weights) -> torch.Tensor:
+    """Return the loss, () float32: the error, and the terms that its weights count."""
+    return terms.error + weights.entropy * terms.entropy + weights.covariance * terms.covariance

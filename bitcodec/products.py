@@ -15,7 +15,7 @@ from bitcodec.bit_products import pack, unpacked_product
 from bitcodec.config import Precision
 from bitcodec.errors import ConfigError
 from bitcodec.model import BinaryAutoencoder, stage_groups
-from bitcodec.row_products import ROW_MULTIPLE, laid_out, pad_columns
+from bitcodec.row_products import ROW_MULTIPLE, laid_out, pad_columns, pad_rows
 from bitcodec.scratch import Scratch
 from bitcodec.thresholds import BIAS_COLUMNS, Threshold
 
@@ -37,12 +37,16 @@ class EncodingProduct:
     Args:
         model: the autoencoder, which must not change later.
         precision: of the products.
+        fused: multiply, compare and pack in one kernel on CUDA, in place of the library's product
+            and one kernel after it. Which is faster is for a GPU to say: `benchmarks.gpu_speed`.
 
     Threads may share an object.
     """
 
     @torch.no_grad()
-    def __init__(self, model: BinaryAutoencoder, *, precision: Precision = "float32") -> None:
+    def __init__(
+        self, model: BinaryAutoencoder, *, precision: Precision = "float32", fused: bool = False
+    ) -> None:
         # A module looks up its tensors in Python each time that they are asked for.
         self._mean, self._device, self._dtype = model.mean, model.mean.device, _dtype_of(precision)
         self._n_dims, self._n_bits = model.n_dims, model.n_bits
@@ -155,10 +159,11 @@ class DecodingProduct:
         """
         if self._device.type == "cpu":
             return self.decode_from_host(codes.numpy())
-        shape = len(codes), self._weight.shape[1]
+        padded = pad_rows(codes)
+        shape = len(padded), self._weight.shape[1]
         product = self._scratch.take("product", shape, self._weight.dtype, self._device)
-        unpacked_product(codes, self._weight, out=product)
-        return self._offset + product[:, : len(self._offset)]
+        unpacked_product(padded, self._weight, out=product)
+        return self._offset + product[: len(codes), : len(self._offset)]
 
     def decode_from_host(self, codes: np.ndarray) -> torch.Tensor:
         """Return what `decode` returns for codes in an array, which may be read-only."""

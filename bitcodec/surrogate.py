@@ -28,7 +28,7 @@ def step(
     logits: torch.Tensor,
     *,
     surrogate: Surrogate = "sigmoid",
-    temperature: float = 1.0,
+    temperature: float | torch.Tensor = 1.0,
     generator: torch.Generator | None = None,
 ) -> torch.Tensor:
     """Threshold logits at 0, with a surrogate gradient.
@@ -36,7 +36,7 @@ def step(
     Args:
         logits: (n, h) float.
         surrogate: how gradients pass, see the module's docstring.
-        temperature: T, in units of the logits.
+        temperature: T, in units of the logits; a number, or () float on their device.
         generator: of `gumbel`'s noise, on the logits' device.
 
     Returns:
@@ -49,7 +49,9 @@ def step(
     return bits
 
 
-def slope(logits: torch.Tensor, *, surrogate: Surrogate, temperature: float) -> torch.Tensor:
+def slope(
+    logits: torch.Tensor, *, surrogate: Surrogate, temperature: float | torch.Tensor
+) -> torch.Tensor:
     """Return what each logit's gradient is multiplied by, where that does not depend on it.
 
     Args:
@@ -71,7 +73,7 @@ def slope(logits: torch.Tensor, *, surrogate: Surrogate, temperature: float) -> 
 class _Step(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, logits: torch.Tensor, surrogate: Surrogate, temperature: float
+        ctx: Any, logits: torch.Tensor, surrogate: Surrogate, temperature: float | torch.Tensor
     ) -> torch.Tensor:
         ctx.surrogate, ctx.temperature = surrogate, temperature
         ctx.save_for_backward(logits)

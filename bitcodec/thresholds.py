@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from bitcodec.bit_products import pack_logits
+from bitcodec.bit_products import pack_logits, packed_product
 from bitcodec.bits import row_bytes
 from bitcodec.row_products import laid_out, pad_columns
 from bitcodec.scratch import Scratch
@@ -44,9 +44,13 @@ class Threshold:
         weight: (m, d) float32.
         bias: (m,) float32.
         dtype: of the product.
+        fused: multiply, compare and pack in one kernel on a device that has kernels.
     """
 
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor, dtype: torch.dtype) -> None:
+    def __init__(
+        self, weight: torch.Tensor, bias: torch.Tensor, dtype: torch.dtype, *, fused: bool = False
+    ) -> None:
+        self._fused = fused
         self._n_bits, self._n_bytes = len(bias), row_bytes(len(bias))
         biases = pad_columns(bias, value=-1)
         matrix, self._threshold = pad_columns(weight.T).to(dtype), -biases
@@ -64,7 +68,10 @@ class Threshold:
         """Return the packed bits of the first rows, (n_rows, ceil(m / 8)) uint8, where they are."""
         if self._limits is not None:
             return torch.from_numpy(self.pack_to_host(inputs, scratch, n_rows=n_rows))
-        packed = pack_logits(self.logits(inputs, scratch), self._threshold)
+        if self._fused:
+            packed = packed_product(inputs, self._weight, self._threshold)
+        else:
+            packed = pack_logits(self.logits(inputs, scratch), self._threshold)
         return packed[:n_rows, : self._n_bytes]
 
     def pack_to_host(self, inputs: torch.Tensor, scratch: Scratch, *, n_rows: int) -> np.ndarray:

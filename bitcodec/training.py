@@ -15,17 +15,18 @@ from bitcodec import objective
 from bitcodec.batches import HiddenBatches
 from bitcodec.checkpoints import Checkpoint, State, Stateful, gather, held_signals, scatter
 from bitcodec.config import CodecConfig
-from bitcodec.descent import Descent
 from bitcodec.epochs import Epochs
 from bitcodec.errors import ConfigError, FileError, FormatError, MismatchError, ValueRangeError
 from bitcodec.files import one_line
 from bitcodec.finishing import Finisher
 from bitcodec.model import BinaryAutoencoder
-from bitcodec.parallel import any_process, is_alike, n_processes, own_rows, rank
+from bitcodec.parallel import any_process, is_alike, n_processes, rank
+from bitcodec.replay import recorder_for
 from bitcodec.revival import Revival, n_steps_left
 from bitcodec.start import draw_sample, start_model
 from bitcodec.statistics import BitStatistics
 from bitcodec.steering import Steering
+from bitcodec.steps import Seen, Step
 from bitcodec.validation import Validation
 
 DIVERGED = 2.0
@@ -64,6 +65,7 @@ class Trainer:
         config: weights, rate and schedule.
         n_steps_done: where in the schedule to begin.
         validation: rows kept from training, for targets and for `patience`.
+        capture: record a step as a CUDA graph and replay it, see `bitcodec.replay`.
 
     Attributes:
         history: a record for every step.
@@ -80,6 +82,7 @@ class Trainer:
         *,
         n_steps_done: int = 0,
         validation: Validation | None = None,
+        capture: bool = False,
     ) -> None:
         if config.objective == "published" and n_processes() > 1:
             raise ConfigError("the published objective is for one process: start only one")
@@ -94,7 +97,8 @@ class Trainer:
         self._began = time.monotonic()
         self._columns = torch.Generator().manual_seed(config.seed)
         self._noise = torch.Generator(device).manual_seed(config.seed)  # alike in all processes
-        self._descent = Descent(model, config)
+        recorder = recorder_for(self._noise) if capture else None
+        self._step = Step(model, config, noise=self._noise, recorder=recorder)
         self._epochs = Epochs(batch_size=config.batch_size, seed=config.seed)
         self._revival = Revival(model.n_bits, device=device) if config.revive else None
 
@@ -113,27 +117,18 @@ class Trainer:
         """
         config, weight = self.config, self.steering.weight
         progress = self.n_steps_done / config.n_steps
-        standardised = self.model.standardise(own_rows(hidden).to(self.model.mean.device))
-        terms = objective.measure(
-            self.model,
-            standardised,
-            config,
-            progress=progress,
-            generator=self._columns,
-            noise=self._noise,
+        seen = self._step(
+            hidden,
+            columns=objective.draw_columns(config, self.model.n_bits, self._columns),
+            entropy_weight=weight,
+            n_steps_done=self.n_steps_done,
         )
-        loss = objective.total(
-            terms, config, n_dims=self.model.n_dims, entropy_weight=weight, progress=progress
-        )
-        seen = loss, terms.fvu, terms.entropy, terms.covariance
-        # Read together, before the weights change: on a GPU every reading waits for all its work.
-        numbers = torch.stack([number.detach().float() for number in seen]).tolist()
+        numbers = seen.numbers.tolist()  # together: on a GPU every reading waits for all its work
         if not math.isfinite(numbers[0]):
             raise ValueRangeError(
                 f"the loss is {numbers[0]} after {self.n_steps_done} steps: lower learning_rate "
                 f"(now {config.learning_rate})"
             )
-        self._descent.step(loss, n_steps_done=self.n_steps_done)
         self.n_steps_done += 1
         record = TrainingRecord(
             step=self.n_steps_done,
@@ -143,7 +138,7 @@ class Trainer:
             entropy_bits=numbers[2],
             covariance=numbers[3],
             entropy_weight=weight,
-            n_revived=self._revive(standardised, terms),
+            n_revived=self._revive(seen),
             seconds=time.monotonic() - self._began,
         )
         self.steering.update(progress=progress, fvu=record.fvu, entropy_bits=record.entropy_bits)
@@ -293,18 +288,18 @@ class Trainer:
             checkpoint.save(state, self.config)
         any_process(False)  # nobody goes on before it is written
 
-    def _revive(self, standardised: torch.Tensor, terms: objective.Terms) -> int:
+    def _revive(self, seen: Seen) -> int:
         """Restart useless bits where that is due, and return how many."""
         if self._revival is None:
             return 0
         left = n_steps_left(self.n_steps_done, self.config.n_steps)
-        self._revival.observe(terms.bits, n_steps_left=left)
+        self._revival.observe(seen.terms.bits, n_steps_left=left)
         if not self._revival.is_due(self.n_steps_done, self.config.n_steps):
             return 0
         restarted = self._revival.revive(
-            self.model, standardised, terms, activity=self.config.initial_activity
+            self.model, seen.standardised, seen.terms, activity=self.config.initial_activity
         )
-        self._descent.forget(restarted)
+        self._step.forget(restarted)
         return int(restarted.sum())
 
     def _look(self) -> None:
@@ -321,7 +316,7 @@ class Trainer:
 
     def _parts(self) -> dict[str, Stateful]:
         parts: dict[str, Stateful | None] = {
-            "descent": self._descent,
+            "descent": self._step,
             "epochs": self._epochs,
             "steering": self.steering,
             "revival": self._revival,
@@ -336,6 +331,7 @@ def start_training(
     *,
     device: torch.device,
     validation: Validation | None = None,
+    capture: bool = False,
 ) -> Trainer:
     """Look at the data and set up an autoencoder to train on it.
 
@@ -344,6 +340,7 @@ def start_training(
         config: what to train.
         device: where to train.
         validation: rows kept from training.
+        capture: record a step as a CUDA graph and replay it.
 
     Raises:
         ConfigError: the data can be read only once, or a dimension is constant.
@@ -358,7 +355,7 @@ def start_training(
     generator = torch.Generator().manual_seed(config.seed)
     sample = draw_sample(batches, config, generator)
     model = start_model(sample, config, generator=generator, device=device)
-    return Trainer(model, config, validation=validation)
+    return Trainer(model, config, validation=validation, capture=capture)
 
 
 def _shape(batches: HiddenBatches) -> torch.Tensor:

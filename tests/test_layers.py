@@ -61,6 +61,7 @@ LAYERS = (
         "metrics",
         "presets",
         "schedule",
+        "replay",
         "refine_kernels",
         "scoring_parts",
         "context_kernels",
@@ -105,6 +106,7 @@ LAYERS = (
     ),
     (
         "coder",
+        "steps",
         "context_coder",
         "context_search",
         "context_learning",

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from bitcodec import BitCodec, objective
+from bitcodec import BitCodec, objective, schedule
 from bitcodec.config import CodecConfig
 from bitcodec.errors import ConfigError
 from bitcodec.losses import covariance, published_covariance, published_entropy
@@ -30,15 +30,23 @@ def model_and_rows(*, seed: int = 0) -> tuple[BinaryAutoencoder, torch.Tensor]:
 def loss_of(
     model: BinaryAutoencoder, rows: torch.Tensor, config: CodecConfig, *, progress: float
 ) -> torch.Tensor:
-    columns = torch.Generator().manual_seed(0)
-    terms = objective.measure(model, rows, config, progress=progress, generator=columns)
-    return objective.total(
-        terms,
+    terms = measured(model, rows, config, progress=progress)
+    weights = objective.weights_at(
         config,
+        n_bits=N_BITS,
         n_dims=N_DIMS,
         entropy_weight=config.entropy_weight,
         progress=progress,
     )
+    return objective.total(terms, weights)
+
+
+def measured(
+    model: BinaryAutoencoder, rows: torch.Tensor, config: CodecConfig, *, progress: float
+) -> objective.Terms:
+    columns = objective.draw_columns(config, N_BITS, torch.Generator().manual_seed(0))
+    temperature = schedule.temperature(config, progress)
+    return objective.measure(model, rows, config, temperature=temperature, columns=columns)
 
 
 def by_numpy(model: BinaryAutoencoder, rows: torch.Tensor) -> dict[str, np.ndarray]:
@@ -151,8 +159,7 @@ def test_sampled_covariance_is_the_exact_one_in_the_mean() -> None:
 def test_bfloat16_products_keep_counts_exact() -> None:
     model, rows = model_and_rows()
     config = CodecConfig(precision="bfloat16", **WEIGHTS)  # type: ignore[arg-type]
-    columns = torch.Generator().manual_seed(0)
-    terms = objective.measure(model, rows, config, progress=1.0, generator=columns)
+    terms = measured(model, rows, config, progress=1.0)
     p = terms.bits.double().mean(dim=0).numpy()
     p = np.stack([p, 1 - p])
     expected = -(p * np.log2(np.where(p > 0, p, 1))).sum()

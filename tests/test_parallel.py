@@ -39,9 +39,12 @@ with joined_processes():
     trainer = start_training(HiddenBatches(rows), config, device=torch.device("cpu"))
     model = trainer.model
     own = own_rows(model.standardise(torch.from_numpy(rows[:256])))
-    columns = torch.Generator().manual_seed(0)
-    terms = objective.measure(model, own, config, progress=0.9, generator=columns)
-    loss = objective.total(terms, config, n_dims=576, entropy_weight=2.0, progress=0.9)
+    columns = objective.draw_columns(config, 64, torch.Generator().manual_seed(0))
+    terms = objective.measure(model, own, config, temperature=0.5, columns=columns)
+    weights = objective.weights_at(
+        config, n_bits=64, n_dims=576, entropy_weight=2.0, progress=0.9
+    )
+    loss = objective.total(terms, weights)
     loss.backward()
     average_gradients(model.parameters())
     if rank() == 0:

@@ -183,6 +183,20 @@ def test_packing_by_operations_of_torch_equals_packing_in_numpy(
     np.testing.assert_array_equal(unpacked.numpy(), bits)
 
 
+def test_a_fused_product_gives_the_same_codes(any_codec: BitCodec, hidden: np.ndarray) -> None:
+    rows = torch.from_numpy(hidden[:9])
+    fused = EncodingProduct(any_codec._model, fused=True).encode(rows)
+    assert torch.equal(fused, EncodingProduct(any_codec._model).encode(rows))
+
+
+def test_a_fused_product_without_kernels_is_a_product_and_a_packing() -> None:
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(9, 5, generator=generator)
+    weight, threshold = torch.randn(5, 21, generator=generator), torch.zeros(21)
+    packed = bit_products.packed_product(inputs, weight, threshold)
+    np.testing.assert_array_equal(packed.numpy(), pack((inputs @ weight >= 0).numpy()))
+
+
 def test_a_device_without_kernels_is_named_in_the_log(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -94,17 +94,11 @@ class BernoulliCodec(ArrayBytesCodec):
         raise NotImplementedError
 
     def _decode_sync(self, chunk_data: Buffer, chunk_spec: ArraySpec) -> NDBuffer:
-        coder = coder_of(self.table, self.side_bytes)
         n_rows, width = chunk_spec.shape
-        data = chunk_data.to_bytes()
-        if width != coder.row_bytes or len(data) < _HEAD.size:
-            raise FormatError(f"a chunk of {len(data)} bytes is truncated or of another width")
-        (n_coded,) = _HEAD.unpack_from(data)
-        if n_coded > n_rows:
-            raise FormatError(f"a chunk of {n_rows} rows says it holds {n_coded}: it is damaged")
-        rows = coder.decode(data[_HEAD.size :], n_rows=n_coded)
-        packed = np.zeros(chunk_spec.shape, dtype=np.uint8)
-        packed[:n_coded] = rows
+        coder = coder_of(self.table, self.side_bytes)
+        if width != coder.row_bytes:
+            raise FormatError(f"a chunk is of {width} bytes a row, not of {coder.row_bytes}")
+        packed = decode_chunk(chunk_data.to_bytes(), coder, n_rows=n_rows)
         return chunk_spec.prototype.nd_buffer.from_numpy_array(packed)
 
     def _encode_sync(self, chunk_data: NDBuffer, chunk_spec: ArraySpec) -> Buffer:
@@ -119,6 +113,30 @@ class BernoulliCodec(ArrayBytesCodec):
 
     async def _encode_single(self, chunk_data: NDBuffer, chunk_spec: ArraySpec) -> Buffer:
         return await asyncio.to_thread(self._encode_sync, chunk_data, chunk_spec)
+
+
+def decode_chunk(data: bytes, coder: BlockCoder, *, n_rows: int) -> np.ndarray:
+    """Decode a chunk.
+
+    Args:
+        data: as `BernoulliCodec` encodes it.
+        coder: of the table and the side bytes.
+        n_rows: rows of a chunk.
+
+    Returns:
+        (n_rows, row_bytes) uint8; rows after the last one that was not zero are zero.
+
+    Raises:
+        FormatError: the chunk is damaged.
+    """
+    if len(data) < _HEAD.size:
+        raise FormatError(f"a chunk of {len(data)} bytes is truncated")
+    (n_coded,) = _HEAD.unpack_from(data)
+    if n_coded > n_rows:
+        raise FormatError(f"a chunk of {n_rows} rows says it holds {n_coded}: it is damaged")
+    packed = np.zeros((n_rows, coder.row_bytes), dtype=np.uint8)
+    packed[:n_coded] = coder.decode(data[_HEAD.size :], n_rows=n_coded)
+    return packed
 
 
 @functools.lru_cache(maxsize=8)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
 import zarr
 
 from bitcodec.config import Precision
-from bitcodec.errors import FormatError, MismatchError
+from bitcodec.errors import MismatchError
 from bitcodec.tables import Table
+from bitcodec_zarr.array_codec import decode_chunk
 from bitcodec_zarr.metadata import ArchiveHeader
 from bitcodec_zarr.protocol import Codec
-from bitcodec_zarr.store import read_rows, reading, require_chunk, require_shards, shard_path
+from bitcodec_zarr.store import read_rows, reading
 
 
 class ArchiveReader:
@@ -169,35 +171,8 @@ class ArchiveReader:
             )
 
     def _read(self, start: int, stop: int) -> np.ndarray:
+        decode = partial(decode_chunk, coder=self._coder, n_rows=self.chunk_rows)
         with reading(f"rows {start} to {stop}"):
-            # Zarr takes what is missing for zeros: look before, and again where zeros came.
-            packed = self._decoded(start, stop)
+            packed = read_rows(self._array, self._header, decode, start=start, stop=stop)
             self._coder.check_rows(packed)
-            first = start - start % self.chunk_rows
-            for place in range(first, stop, self.chunk_rows):
-                if not packed[max(place - start, 0) : place - start + self.chunk_rows].any():
-                    require_chunk(self._array, self._header, row=place)
         return packed
-
-    def _decoded(self, start: int, stop: int) -> np.ndarray:
-        try:
-            return read_rows(self._array, start, stop, self._header)
-        except ValueError:  # of the codec, or of the index's checksum
-            self._raise_where_damaged(start, stop)
-            raise
-
-    def _raise_where_damaged(self, start: int, stop: int) -> None:
-        """Raise at the first chunk that cannot be decoded, with its file and what to do."""
-        shards = range(start // self.shard_rows, -(-stop // self.shard_rows))
-        # Zarr would make room for any length that an index tells.
-        require_shards(self._array, shards, n_chunks=self.shard_rows // self.chunk_rows)
-        for first in range(start - start % self.chunk_rows, stop, self.chunk_rows):
-            last = min(first + self.chunk_rows, self.n_rows)
-            try:
-                self._array[first:last]
-            except ValueError as error:
-                raise FormatError(
-                    f"{shard_path(self._array, first // self.shard_rows)} is damaged: rows {first} "
-                    f"to {last} are not those that were written; restore it from a copy, or encode "
-                    "anew"
-                ) from error
