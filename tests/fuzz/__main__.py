@@ -23,6 +23,11 @@ from tests.fuzz.mutations import Files, mutate
 
 LARGEST = 2**20
 """Bytes of the largest artefact that is tried."""
+PACKAGES = [
+    "bitcodec",
+    *(f"bitcodec_{name}" for name in ("faiss", "naming", "transformers", "zarr")),
+]
+"""Whose branches guide a run."""
 
 
 def main() -> None:
@@ -37,7 +42,7 @@ def main() -> None:
     if arguments.guided:
         import atheris
 
-        with atheris.instrument_imports(include=["bitcodec"], enable_loader_override=False):
+        with atheris.instrument_imports(include=PACKAGES, enable_loader_override=False):
             session = _Session(arguments.name, arguments.folder, arguments.seed)
         session.run_guided(arguments.inputs)
     else:
