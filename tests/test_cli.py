@@ -78,7 +78,7 @@ def test_codes_say_in_which_precision_they_were_made(work: Path, tmp_path: Path)
     floats = tmp_path / "floats.npy"
     done = run("decode", codec, codes, "-o", floats, "--compute", "bfloat16")
     assert done.exit_code == 0, done.stderr
-    decoded = BitCodec.load(codec).decode(packed)
+    decoded = BitCodec.load(codec).decode(packed[:])
     assert 0 < np.square(np.load(floats) - decoded).mean() < 1e-4 * decoded.var()
 
 
