@@ -1,7 +1,7 @@
 """Inputs that the fuzzers have tried, summed over the records that their runs left.
 
-    python -m tests.fuzz codec --inputs 200000 --folder FOLDER
-    python -m benchmarks.fuzz_figures --random FOLDER ... --guided FOLDER ...
+python -m tests.fuzz codec --inputs 200000 --folder FOLDER
+python -m benchmarks.fuzz_figures --random FOLDER ... --guided FOLDER ...
 """
 
 from __future__ import annotations

@@ -28,6 +28,8 @@ PACKAGES = [
     *(f"bitcodec_{name}" for name in ("faiss", "naming", "transformers", "zarr")),
 ]
 """Whose branches guide a run."""
+KERNELS = [f"bitcodec.{name}_kernels" for name in ("scoring", "refine", "context", "coactivation")]
+"""But for those that numba compiles, which must see them as they are."""
 
 
 def main() -> None:
@@ -42,7 +44,9 @@ def main() -> None:
     if arguments.guided:
         import atheris
 
-        with atheris.instrument_imports(include=PACKAGES, enable_loader_override=False):
+        with atheris.instrument_imports(
+            include=PACKAGES, exclude=KERNELS, enable_loader_override=False
+        ):
             session = _Session(arguments.name, arguments.folder, arguments.seed)
         session.run_guided(arguments.inputs)
     else:
