@@ -77,6 +77,7 @@ class BlockHasher:
     """
 
     def __init__(self, block_rows: int) -> None:
+        assert block_rows > 0, "a block has rows"
         self._block_rows, self._room = block_rows, block_rows
         self._block, self._done = hashlib.sha256(), list[str]()
 
