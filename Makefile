@@ -25,10 +25,11 @@ format: $(VENV)/.ready
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# Asks the public database of advisories about what is installed: needs the network.
+# Asks the public database of advisories about the pinned versions: needs the network, and fails
+# where a package could not be looked up.
 audit: $(VENV)/.ready
 	$(BIN)/python -m pip install --quiet pip-audit
-	$(BIN)/pip-audit --local --skip-editable
+	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip --strict
 
 setup: $(VENV)/.ready
 

@@ -153,6 +153,55 @@ class Checkpoint:
         return tensors
 
 
+@dataclasses.dataclass(frozen=True)
+class CheckpointHeader:
+    """What a checkpoint says of itself, its tensors aside."""
+
+    format_version: int
+    """Of the format."""
+    n_steps_done: int
+    """Steps of the training so far."""
+    n_rows: int
+    """Hidden states that are trained on."""
+    n_dims: int
+    """Their width d."""
+    n_bits: int
+    """Bits h of a code, before pruning."""
+    parameters: dict[str, Any]
+    """What the fit was asked to do."""
+
+
+def is_checkpoint(path: PathLike) -> bool:
+    """Tell whether a file is a checkpoint of bitcodec, whole or not."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return _METADATA_KEY in (file.metadata() or {})
+    except (SafetensorError, OSError):
+        return False
+
+
+def read_checkpoint_header(path: PathLike) -> CheckpointHeader:
+    """Read what a checkpoint says of itself; its tensors are checked, too.
+
+    Raises:
+        FormatError: the file is no checkpoint, damaged, or of another format.
+    """
+    header, tensors = _read(Path(path))
+    try:
+        n_rows, n_dims = tensors["data"].tolist()
+        n_bits, n_steps = len(tensors["model.encoder_bias"]), int(tensors["records"][-1, 0])
+    except (KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
+        raise FormatError(f"{path} is no whole checkpoint: {one_line(error)}") from error
+    return CheckpointHeader(
+        format_version=header["format_version"],
+        n_steps_done=n_steps,
+        n_rows=n_rows,
+        n_dims=n_dims,
+        n_bits=n_bits,
+        parameters=header["parameters"],
+    )
+
+
 @contextmanager
 def held_signals() -> Iterator[list[int]]:
     """Keep SIGINT and SIGTERM from interrupting a step.

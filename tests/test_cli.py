@@ -281,7 +281,7 @@ def test_info_tells_a_missing_path_from_a_foreign_one(tmp_path: Path) -> None:
 def test_a_foreign_path_is_no_artefact(tmp_path: Path) -> None:
     result = run("info", tmp_path)
     assert result.exit_code == 1
-    assert "is no codec, packed codes, index or harvest" in last_line(result)
+    assert "is no codec, checkpoint, packed codes, index or harvest" in last_line(result)
 
 
 def test_a_reader_that_goes_away_is_no_error(work: Path) -> None:
@@ -328,6 +328,21 @@ def test_fit_goes_on_from_its_checkpoint_and_notes_what_it_missed(
     codecs = [BitCodec.load(tmp_path / name) for name in ("first", "second")]
     assert second.exit_code == 0
     assert codecs[0].fingerprint_ == codecs[1].fingerprint_
+
+
+def test_info_tells_how_far_a_checkpoint_is(hidden: np.ndarray, tmp_path: Path) -> None:
+    codec, state = BitCodec(n_bits=16, n_steps=7, batch_size=256), tmp_path / "fit.state"
+    codec.fit(hidden, checkpoint=state, checkpoint_every=3)
+    content = json.loads(run("info", state, "--json").stdout)
+    assert (content["kind"], content["n_steps_done"], content["n_bits"]) == ("checkpoint", 7, 16)
+    assert (content["n_rows"], content["n_dims"]) == hidden.shape
+    assert content["parameters"]["n_steps"] == 7
+    damaged = bytearray(state.read_bytes())
+    damaged[-1] ^= 1
+    state.write_bytes(damaged)
+    result = run("info", state)
+    assert result.exit_code == 1
+    assert "is damaged: its tensors are not those that were written" in last_line(result)
 
 
 def test_fit_checks_its_output_before_it_trains(work: Path, tmp_path: Path) -> None:

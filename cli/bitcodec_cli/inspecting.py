@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 def info(path: Path, as_json: bool) -> None:
     """Show what a file or folder of bitcodec says of itself.
 
-    That is a codec, packed codes, an archive, an index, a harvest, a report, names or
-    feature sets.
+    That is a codec, a checkpoint, packed codes, an archive, an index, a harvest, a report,
+    names or feature sets.
 
     \b
     Example: bitcodec info codec
@@ -64,18 +64,23 @@ def describe(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise FileError(f"there is no {path}")
     raise FileError(
-        f"{path} is no codec, packed codes, index or harvest, no report, names or feature sets, "
-        "nor an archive of bitcodec"
+        f"{path} is no codec, checkpoint, packed codes, index or harvest, no report, names or "
+        "feature sets, nor an archive of bitcodec"
     )
 
 
 def _describe_file(path: Path) -> dict[str, Any] | None:
-    """Return what a report, names or feature sets say of themselves, None for other files."""
+    """Return what a checkpoint, report, names or feature sets say of themselves, else None."""
     from bitcodec.feature_set_file import is_feature_sets, map_file
     from bitcodec.files import read_json
 
     if is_feature_sets(path):
         return {"kind": "feature sets"} | dataclasses.asdict(map_file(path).header)
+    if path.suffix not in (".json", ".npy"):
+        from bitcodec.checkpoints import is_checkpoint, read_checkpoint_header
+
+        if is_checkpoint(path):
+            return {"kind": "checkpoint"} | dataclasses.asdict(read_checkpoint_header(path))
     if path.suffix == ".json":
         from bitcodec.report import Report
         from bitcodec_naming.names import SCHEMA, Names

@@ -17,7 +17,7 @@ from zarr.core.sync import sync
 from zarr.errors import ContainsArrayError, ContainsGroupError
 from zarr.storage import LocalStore, StorePath
 
-from bitcodec.errors import BitcodecError, FileError, FormatError
+from bitcodec.errors import BitcodecError, ConfigError, FileError, FormatError
 from bitcodec.locks import nobody_writes_into, writing_alone, writing_into
 from bitcodec_zarr.metadata import ArchiveHeader
 
@@ -42,6 +42,8 @@ def reading(what: str) -> Iterator[None]:
     # Zarr has no one error for bad bytes: whatever it raises on them means a bad archive.
     try:
         yield
+    except ConfigError as error:  # what is stored does not suit the codec
+        raise FormatError(f"{what} is damaged or foreign: {error}") from error
     except (BitcodecError, MemoryError):
         raise
     except OSError as error:

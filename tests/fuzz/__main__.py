@@ -23,6 +23,13 @@ from tests.fuzz.mutations import Files, mutate
 
 LARGEST = 2**20
 """Bytes of the largest artefact that is tried."""
+PACKAGES = [
+    "bitcodec",
+    *(f"bitcodec_{name}" for name in ("faiss", "naming", "transformers", "zarr")),
+]
+"""Whose branches guide a run."""
+KERNELS = [f"bitcodec.{name}_kernels" for name in ("scoring", "refine", "context", "coactivation")]
+"""But for those that numba compiles, which must see them as they are."""
 
 
 def main() -> None:
@@ -37,7 +44,9 @@ def main() -> None:
     if arguments.guided:
         import atheris
 
-        with atheris.instrument_imports(include=["bitcodec"], enable_loader_override=False):
+        with atheris.instrument_imports(
+            include=PACKAGES, exclude=KERNELS, enable_loader_override=False
+        ):
             session = _Session(arguments.name, arguments.folder, arguments.seed)
         session.run_guided(arguments.inputs)
     else:
@@ -69,6 +78,7 @@ class _Session:
         limit_memory()
         self._counts: Counter[str] = Counter()
         self._faults: Counter[str] = Counter()
+        self._tell_every = 10_000
         self._began = time.monotonic()
 
     def run(self, n_inputs: int) -> None:
@@ -82,15 +92,14 @@ class _Session:
     def run_guided(self, n_inputs: int) -> None:
         import atheris
 
-        options = [f"-runs={n_inputs}", f"-max_len={LARGEST}", "-rss_limit_mb=0", "-verbosity=0"]
+        options = [f"-runs={n_inputs}", f"-max_len={LARGEST}", "-rss_limit_mb=0"]
         corpus = self._folder / "corpus"
         corpus.mkdir(exist_ok=True)
         (corpus / "seed").write_bytes(_packed(self.valid))
         options += [f"-seed={self._generator.randrange(1, 2**31)}", str(corpus)]
+        # libFuzzer ends the process at once: what is told last must be told before.
+        self._tell_every = min(self._tell_every, n_inputs)
         atheris.Setup([sys.argv[0], *options], self._test_one, custom_mutator=self._mutate_one)
-        import atexit
-
-        atexit.register(self._tell)
         atheris.Fuzz()
 
     def _test_one(self, data: bytes) -> None:
@@ -113,7 +122,7 @@ class _Session:
         if outcome.kind == "fault":
             self._keep(outcome.what, files)
         total = self._counts.total()
-        if total % 10_000 == 0:
+        if total % self._tell_every == 0:
             self._tell()
         return outcome.kind
 
