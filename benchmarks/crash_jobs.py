@@ -193,7 +193,8 @@ def _harvest_state(material: Material, folder: Path) -> str:
     told: dict[str, Any] = json.loads(manifest.read_text()) if manifest.is_file() else {}
     if not told.get("complete"):
         return "incomplete"
-    return _digest(*files_of(folder).items())
+    hidden = files_of(folder)  # a lock of a dead process is no file that a reader looks at
+    return _digest(*(item for item in hidden.items() if not Path(item[0]).name.startswith(".")))
 
 
 JOBS = (

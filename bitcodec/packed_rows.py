@@ -77,7 +77,7 @@ class PackedRows:
             IndexError: a number is out of range.
             FormatError: a block is damaged; names its rows.
         """
-        if not isinstance(rows, slice) and not hasattr(rows, "__index__"):
+        if not isinstance(rows, slice | int | np.integer):
             raise ShapeError(
                 f"rows of a file are read by a slice or a number, got {rows!r:.80}: take a slice, "
                 "packed[:] for all, and choose from that"

@@ -213,7 +213,7 @@ def test_rows_of_a_file_go_where_arrays_go(
     np.testing.assert_array_equal(codec.decode(rows[:]), codec.decode(packed))
 
 
-@pytest.mark.parametrize("wrong", [[1, 2], (slice(None), slice(2)), None])
+@pytest.mark.parametrize("wrong", [[1, 2], (slice(None), slice(2)), None, np.ones(4, bool)])
 def test_rows_are_read_by_slices_and_numbers_alone(wrong: Any) -> None:
     packed = PackedRows(np.zeros((4, 2), np.uint8), None, where="codes.npy")
     with pytest.raises(ShapeError, match=r"by a slice or a number, got .* packed\[:\] for all"):

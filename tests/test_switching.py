@@ -125,8 +125,12 @@ def test_a_layer_a_feature_a_norm_or_a_width_that_does_not_exist_is_refused(
         enter(features={12: True})
     with pytest.raises(ValueRangeError, match="at least one feature"):
         enter(features={})
-    with pytest.raises(ConfigError, match="median_norm must be above 0"):
+    with pytest.raises(ConfigError, match="median_norm must be a number above 0"):
         enter(median_norm=0.0)
+    with pytest.raises(ConfigError, match="median_norm must be a number above 0, got None"):
+        enter(median_norm=None)
+    with pytest.raises(ValueRangeError, match=r"on or off, True or False, got \{0: 1.5\}"):
+        enter(features={0: 1.5})
     with pytest.raises(ShapeError, match="got one fitted on 576"):
         enter(codec)
 

@@ -161,11 +161,11 @@ def test_a_job_that_asks_for_no_sizes_takes_those_of_the_archive(
     hidden: np.ndarray, codec: BitCodec, tmp_path: Path
 ) -> None:
     packed, folder = codec.encode(hidden[:300]), tmp_path / "a.zarr"
-    PackedArchive.create(folder, codec, chunk_rows=256).append(packed[:200])  # once the default
+    PackedArchive.create(folder, codec, chunk_rows=128).append(packed[:200])  # not the default
     archive = continue_archive(folder, codec).append(packed[200:])
-    assert archive.chunk_rows == 256
+    assert archive.chunk_rows == 128
     np.testing.assert_array_equal(open_archive(folder)[:], packed)
-    assert continue_archive(tmp_path / "new.zarr", codec).chunk_rows == 128
+    assert continue_archive(tmp_path / "new.zarr", codec).chunk_rows == 256
 
 
 def test_a_job_does_not_go_on_in_another_precision(

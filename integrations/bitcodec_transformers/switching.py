@@ -111,7 +111,8 @@ def switched(
         ConfigError: the layer is beyond the model, the median is no positive number, or the codec
             has side bytes.
         ShapeError: the codec is of another width than the model.
-        ValueRangeError: there is no such feature, or none was named.
+        ValueRangeError: there is no such feature, none was named, or one is to be neither on nor
+            off.
     """
     switch = _Switch(
         model, codec, features=features, limit=massive * _positive(median_norm), refine=refine
@@ -141,6 +142,8 @@ class _Switch:
             )
         if not features:
             raise ValueRangeError("features must name at least one feature, got none")
+        if odd := {number: on for number, on in features.items() if on not in (False, True)}:
+            raise ValueRangeError(f"features must be held on or off, True or False, got {odd}")
         self._numbers = list(features)
         self._wanted = np.array([bool(on) for on in features.values()], dtype=np.float32)
         self._directions = feature_directions(codec, self._numbers)
@@ -170,6 +173,6 @@ class _Switch:
 
 
 def _positive(median_norm: float) -> float:
-    if not median_norm > 0:
-        raise ConfigError(f"median_norm must be above 0, got {median_norm}")
+    if not isinstance(median_norm, int | float | np.number) or not median_norm > 0:
+        raise ConfigError(f"median_norm must be a number above 0, got {median_norm!r:.80}")
     return float(median_norm)

@@ -30,9 +30,9 @@ from bitcodec_zarr.store import (
     writing_shards,
 )
 
-CHUNK_ROWS, SHARD_ROWS = 128, 16384
-"""Rows of new archives' chunks, which take half the time of 256 rows and .2% to .4% more bytes, and
-of their shards."""
+CHUNK_ROWS, SHARD_ROWS = 256, 16384
+"""Rows of new archives' chunks and shards. Chunks of 128 rows give a slice in three quarters of the
+time, take .3% more bytes and are written at six tenths of the rate."""
 PackedSource = np.ndarray | PackedRows | Iterable[np.ndarray]
 
 
