@@ -80,8 +80,8 @@ class Trial:
     def _audit(self, event: str, arguments: tuple[Any, ...]) -> None:
         if not self._watching:
             return
-        if event == "pickle.find_class" and str(arguments[0]).startswith("numba."):
-            return  # of the kernels that numba has kept on disk, when one is called first
+        if event == "pickle.find_class" and _numba_is_asking():
+            return
         if event in _RUNS_CODE:
             self._events.append(f"{event} {arguments!r:.80}")
         elif event == "open" and isinstance(arguments[0], (str, bytes)):
@@ -89,6 +89,16 @@ class Trial:
             inside = Path(opened).absolute().is_relative_to(self._path)
             if not inside and not opened.startswith(_PROGRAM):
                 self._events.append(f"opened a file outside: {opened}")
+
+
+def _numba_is_asking() -> bool:
+    """Tell whether numba loads a kernel that it has kept on disk: one that is called first."""
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None:
+        if frame.f_globals.get("__name__", "").startswith("numba."):
+            return True
+        frame = frame.f_back
+    return False
 
 
 @contextmanager
