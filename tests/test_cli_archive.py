@@ -339,7 +339,7 @@ def test_info_tells_about_an_archive(work: Path, codec: BitCodec) -> None:
     assert content["kind"] == "archive"
     assert (content["n_rows"], content["n_bits"], content["row_bytes"]) == (N_ROWS, 67, 9)
     assert content["side_bytes"] == 0
-    assert (content["chunk_rows"], content["shard_rows"]) == (128, 16384)
+    assert (content["chunk_rows"], content["shard_rows"]) == (256, 16384)
     assert content["fingerprint"] == codec.fingerprint_
     files = [path for path in (work / "codes.zarr").rglob("*") if path.is_file()]
     stored = sum(path.stat().st_size for path in files)
