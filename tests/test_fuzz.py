@@ -5,17 +5,20 @@ The long runs are `python -m tests.fuzz NAME --inputs 200000`.
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from bitcodec.errors import FormatError
 from tests.artefacts import ARTEFACTS
 from tests.fuzz.mutations import mutate
 from tests.fuzz.sealing import seal
-from tests.fuzz.trial import HangError, Trial, take, time_limit
+from tests.fuzz.trial import HangError, Trial, put, take, time_limit
 
 N_INPUTS = {"archive": 30, "report": 60}
 
@@ -60,3 +63,16 @@ def test_a_reader_that_does_not_end_is_stopped() -> None:
     with pytest.raises(HangError, match="more than 1 seconds"), time_limit(1):
         while True:
             pass
+
+
+@pytest.mark.parametrize("change", [{"text": 5}, {"text": ["a"]}, {"id": 5}])
+def test_a_document_that_is_no_text_is_refused(change: dict[str, Any], tmp_path: Path) -> None:
+    """Found by the fuzzer: a number in the place of a text, under right checksums."""
+    artefact, path = ARTEFACTS["harvest"], tmp_path / "artefact"
+    artefact.write(path)
+    files = take(path)
+    first, *others = files["documents.jsonl"].splitlines(keepends=True)
+    changed = json.dumps(json.loads(first) | change).encode() + b"\n"
+    put(path, seal("harvest", files | {"documents.jsonl": b"".join([changed, *others])}))
+    with pytest.raises(FormatError, match=r"line 1 of .*documents.jsonl is no document"):
+        artefact.read(path)

@@ -223,7 +223,10 @@ class FolderRows(HarvestRows):
             line = file.read(int(starts[number + 1] - starts[number]))
         try:
             content = json.loads(line)
-            return Document(content["id"], content["text"])
+            told, text = content["id"], content["text"]
+            if not isinstance(told, str) or not isinstance(text, str):
+                raise TypeError("id and text must be strings")
+            return Document(told, text)
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise FormatError(
                 f"line {number + 1} of {path} is no document: harvest again"
