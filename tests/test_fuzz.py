@@ -72,7 +72,7 @@ def test_a_document_that_is_no_text_is_refused(change: dict[str, Any], tmp_path:
     artefact.write(path)
     files = take(path)
     first, *others = files["documents.jsonl"].splitlines(keepends=True)
-    changed = json.dumps(json.loads(first) | change).encode() + b"\n"
+    changed = json.dumps(json.loads(first) | change).encode().ljust(len(first) - 1) + b"\n"
     put(path, seal("harvest", files | {"documents.jsonl": b"".join([changed, *others])}))
     with pytest.raises(FormatError, match=r"line 1 of .*documents.jsonl is no document"):
         artefact.read(path)
