@@ -22,13 +22,23 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from bitcodec import BitCodec
 from bitcodec.bits import row_bytes
 from bitcodec.errors import BitcodecError
+from bitcodec.similarity import check_metric
 from bitcodec_faiss import AsymmetricIndex, HammingIndex, load_index
 from bitcodec_zarr import PackedArchive, open_archive
 
 SCORE_TOLERANCE = 2e-4
 """Of float32 scores, beside the largest score in float64."""
 N_LISTS = 4
-KINDS = ("Flat", f"IVF{N_LISTS}", "HNSW8", "inner_product", "cosine", "l2", "FastScan")
+HAMMING = ("Flat", f"IVF{N_LISTS}", "HNSW8")
+ASYMMETRIC = {
+    "inner_product": ("Flat", "inner_product"),
+    "cosine": ("Flat", "cosine"),
+    "l2": ("Flat", "l2"),
+    "FastScan": ("FastScan", "inner_product"),
+    f"IVF{N_LISTS} by l2": (f"IVF{N_LISTS}", "l2"),
+}
+"""Kinds of `AsymmetricIndex`: factory and metric."""
+KINDS = (*HAMMING, *ASYMMETRIC)
 N_NEW = st.integers(1, 40)
 SEEDS = st.integers(0, 2**31)
 
@@ -182,7 +192,7 @@ class IndexMachine(RuleBasedStateMachine):
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(lambda n: self._check_search(k=k, seed=seed + n), range(4)))
 
-    @precondition(lambda self: self.packed and self.kind in KINDS[:3])
+    @precondition(lambda self: self.packed and self.kind in HAMMING)
     @rule(radius=st.integers(0, 30), seed=SEEDS)
     def search_a_range(self, radius: int, seed: int) -> None:
         """Ask for all rows within a distance."""
@@ -208,12 +218,10 @@ class IndexMachine(RuleBasedStateMachine):
     # inside
 
     def _make(self) -> Any:
-        if self.kind in KINDS[:3]:
+        if self.kind in HAMMING:
             return HammingIndex(self.codec, factory=self.kind)
-        if self.kind == "FastScan":
-            return AsymmetricIndex(self.codec, factory="FastScan")
-        metric: Any = self.kind
-        return AsymmetricIndex(self.codec, metric=metric)
+        factory, metric = ASYMMETRIC[self.kind]
+        return AsymmetricIndex(self.codec, factory=factory, metric=check_metric(metric))
 
     def _choose(self, n_rows: int, seed: int) -> np.ndarray:
         return np.random.default_rng(seed).integers(0, len(self.material.hidden), n_rows)
@@ -257,14 +265,14 @@ class IndexMachine(RuleBasedStateMachine):
         ids = np.array(sorted(self.packed), dtype=np.int64)
         allowed = ids[np.random.default_rng(seed).random(len(ids)) < 0.5] if filtered else ids
         wanted = allowed if filtered else None
-        if self.kind in KINDS[:3]:
+        if self.kind in HAMMING:
             found = self.index.search_packed(
                 self._rows(chosen), k=k, filter=wanted, **self._effort()
             )
             self._check_distances(found, self._rows(chosen), allowed=allowed, k=k)
         else:
             queries = self.material.hidden[chosen]
-            found = self.index.search(queries, k=k, filter=wanted)
+            found = self.index.search(queries, k=k, filter=wanted, **self._effort())
             self._check_scores(found, queries, allowed=allowed, k=k)
         type(self).tally.n_compared += 1
 
@@ -291,7 +299,7 @@ class IndexMachine(RuleBasedStateMachine):
         self, found: Any, queries: np.ndarray, *, allowed: np.ndarray, k: int
     ) -> None:
         ids, rows = self._model()
-        sign = -1 if self.kind == "l2" else 1
+        sign = -1 if self.index.metric == "l2" else 1
         scores = sign * self._scores(queries, rows)
         may, n_hits = np.isin(ids, allowed), min(k, len(allowed))
         for own, given, hits in zip(scores, sign * found.scores, found.ids, strict=True):
@@ -317,10 +325,10 @@ class IndexMachine(RuleBasedStateMachine):
         )
         squares = (queries.astype(np.float64) ** 2).sum(axis=1)[:, None]
         norms = side.squared_norm.astype(np.float64)
-        if self.kind == "l2":
+        if self.index.metric == "l2":
             result: np.ndarray = squares + norms - 2 * inner
             return result
-        if self.kind == "cosine":
+        if self.index.metric == "cosine":
             cosines: np.ndarray = inner / np.sqrt(squares * norms)
             return cosines
         return inner

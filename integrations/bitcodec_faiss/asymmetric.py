@@ -113,10 +113,8 @@ class AsymmetricIndex(PackedIndex):
         effort = self._check_effort(oversample=oversample, nprobe=nprobe)
         floats, weights = self._weigh(queries)
         allowed = self._rows.allowed(filter)
-        rows = floats.reshape(-1, floats.shape[-1])
         with limit_threads(n_threads):
-            found = self._scan.search(rows, weights, k=n_hits, allowed=allowed, effort=effort)
-        scores, ids = found
+            scores, ids = self._scan.search(weights, k=n_hits, allowed=allowed, effort=effort)
         shape = (*floats.shape[:-1], n_hits)
         return SearchResult(
             from_similarity(scores, metric=self._metric).reshape(shape),

@@ -35,7 +35,6 @@ class Scan(Protocol):
 
     def search(
         self,
-        queries: np.ndarray,
         weights: QueryWeights,
         *,
         k: int,
@@ -45,8 +44,7 @@ class Scan(Protocol):
         """Find the k best allowed rows of some queries.
 
         Args:
-            queries: (q, d) float32.
-            weights: theirs, of the metric.
+            weights: of q queries, adapted to the metric.
             k: hits a query.
             allowed: (n,) bool in the order of the store's ids; None allows every row.
             effort: the kind's search parameter; None for its default.
@@ -75,7 +73,6 @@ class ExactScan:
 
     def search(
         self,
-        queries: np.ndarray,
         weights: QueryWeights,
         *,
         k: int,
@@ -117,7 +114,6 @@ class CandidateScan(ExactScan):
 
     def search(
         self,
-        queries: np.ndarray,
         weights: QueryWeights,
         *,
         k: int,
@@ -125,22 +121,21 @@ class CandidateScan(ExactScan):
         effort: int | None,
     ) -> Hits:
         """Rank `effort` candidates a hit; see `Scan`."""
+        n_queries = len(weights.weights)
         n_candidates = k * (DEFAULT_OVERSAMPLE if effort is None else effort)
-        if allowed is not None or len(queries) == 0 or n_candidates >= len(self._ids):
-            return super().search(queries, weights, k=k, allowed=allowed, effort=None)
+        if allowed is not None or n_queries == 0 or n_candidates >= len(self._ids):
+            return super().search(weights, k=k, allowed=allowed, effort=None)
         if self._fast_scan is None:
             self._fast_scan = FastScan(self._packed, n_bits=self._n_bits)
         size = max(1, _MAX_BYTES // (n_candidates * self._packed.shape[1]))
         parts = []
-        for start in range(0, len(queries), size):
-            some = slice(start, start + size)
-            rows = self._fast_scan.candidates(weights.weights[some], n_candidates=n_candidates)
-            parts.append(self._rank(queries[some], some_of(weights, some), rows, k=k))
+        for start in range(0, n_queries, size):
+            some = some_of(weights, slice(start, start + size))
+            rows = self._fast_scan.candidates(some.weights, n_candidates=n_candidates)
+            parts.append(self._rank(some, rows, k=k))
         return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
 
-    def _rank(
-        self, queries: np.ndarray, weights: QueryWeights, rows: np.ndarray, *, k: int
-    ) -> Hits:
+    def _rank(self, weights: QueryWeights, rows: np.ndarray, *, k: int) -> Hits:
         """Keep the k best of (q, m) candidate rows; -1 stands where there is none."""
         terms = {name: values[rows] for name, values in self.terms.items()}
         found = score_pairs(weights, self._packed[rows], **terms, n_threads=n_threads())
@@ -149,7 +144,7 @@ class CandidateScan(ExactScan):
         short = np.flatnonzero((rows < 0).any(axis=1))
         if len(short):
             scores[short], ids[short] = super().search(
-                queries[short], some_of(weights, short), k=k, allowed=None, effort=None
+                some_of(weights, short), k=k, allowed=None, effort=None
             )
         return scores, ids
 
@@ -178,7 +173,6 @@ class ListScan:
 
     def search(
         self,
-        queries: np.ndarray,
         weights: QueryWeights,
         *,
         k: int,
@@ -191,7 +185,7 @@ class ListScan:
         n_match = n_rows if allowed is None else int(np.count_nonzero(allowed))
         everything = np.arange(self._store.n_lists)[None]
         if n_match <= max(k, SCAN_BELOW * n_rows):
-            lists = np.repeat(everything, len(queries), axis=0)
+            lists = np.repeat(everything, len(weights.weights), axis=0)
             return self._scan(weights, lists, k=k, allowed=allowed)
         scores, ids = self._scan(weights, self._nearest(weights, n_probe), k=k, allowed=allowed)
         short = np.flatnonzero(ids[:, -1] < 0)
