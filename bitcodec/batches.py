@@ -64,6 +64,7 @@ class HiddenBatches:
         self._stream_was_read = False
         self._chunk_rows = SHUFFLE_CHUNK_ROWS
         self._takes: Callable[[int], bool] = lambda chunk: True
+        self._mapped: Callable[[torch.Tensor], torch.Tensor] = lambda rows: rows
         if isinstance(source, (np.ndarray, torch.Tensor)):
             self._parts = [ArrayPart(source, name="hidden")]
         elif is_paths(source):
@@ -110,6 +111,16 @@ class HiddenBatches:
         held._takes = lambda chunk: chunk % one_in == 0
         return rest, held
 
+    def mapped(self, function: Callable[[torch.Tensor], torch.Tensor]) -> Self:
+        """Return the same rows as they are after a function of each.
+
+        Args:
+            function: from checked rows (b, d) float32 to as many, each from its own alone.
+        """
+        other = copy.copy(self)
+        other._mapped = lambda rows: function(self._mapped(rows))
+        return other
+
     def batches(self, batch_size: int) -> Iterator[torch.Tensor]:
         """Read every row once, in order.
 
@@ -129,7 +140,7 @@ class HiddenBatches:
             batch = to_float32(rows)
             check_finite(batch, first_row=first_row, part=name, first_row_of_part=start)
             first_row += len(batch)
-            yield batch
+            yield self._mapped(batch)
 
     def whole_batches(self, batch_size: int) -> Iterator[torch.Tensor]:
         """Read every row once, in order, in batches of which only the last may be smaller.
@@ -205,7 +216,7 @@ class HiddenBatches:
             chunk = to_float32(part.read(start, start + self._chunk_rows))
             first_row = int(offsets[index]) + start
             check_finite(chunk, first_row=first_row, part=part.name, first_row_of_part=start)
-            yield chunk
+            yield self._mapped(chunk)
 
     def _chunk_starts(self) -> list[tuple[int, int]]:
         """Return part and first row of every chunk of the files or the array."""

@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, Self
 
+import numpy as np
 import torch
 
 from bitcodec import storage
@@ -25,6 +26,7 @@ from bitcodec.start import draw_sample, mean_of, start_model, take_rows
 from bitcodec.statistics import BitStatistics
 from bitcodec.training import Trainer, TrainingRecord, start_training
 from bitcodec.validation import ONE_IN, Validation
+from bitcodec.weighing import Weighing
 
 SHRINKAGE_ROWS = 2**12
 """Rows on which shrinkage is measured."""
@@ -62,6 +64,7 @@ class BitCodec(ReportedCodec):
         on_record: Callable[[TrainingRecord], None] | None = None,
         provenance: dict[str, Any] | None = None,
         validation: HiddenSource | None = None,
+        sensitivity: np.ndarray | None = None,
         checkpoint: PathLike | None = None,
         checkpoint_every: int = 100,
         capture: bool = False,
@@ -76,6 +79,10 @@ class BitCodec(ReportedCodec):
             provenance: JSON-ready facts about the hidden states, kept in the codec's file.
             validation: rows to measure on while training, for a target and for `patience`; None
                 keeps one row in twenty of `hidden` from training where these need some.
+            sensitivity: (d, d) floats, symmetric and positive semidefinite: what an error of a
+                hidden state costs its model, see `bitcodec_transformers.sensitivity`. Errors then
+                count so in the share `sensitivity_share`, in training (its FVU, a `target_fvu`)
+                and when codes are searched; `evaluate` and reports count them as ever.
             checkpoint: a file that keeps the state of training; where it exists, training goes on
                 from it and ends as if it had never stopped. It stays after the fit.
             checkpoint_every: steps between two states, and so the most that a crash can lose.
@@ -90,8 +97,8 @@ class BitCodec(ReportedCodec):
             TrainingWarning: a target was not reached, or the codes are dense, dead or oscillated.
 
         Raises:
-            ConfigError: a parameter is out of range, a dimension is constant, or the source can be
-                read only once.
+            ConfigError: a parameter is out of range, a dimension is constant, the source can be
+                read only once, or codes of this kind cannot weigh errors.
             ShapeError: rank or width is wrong, or there are fewer rows than a minibatch.
             ValueRangeError: a value is not a finite float, or training diverged.
             MismatchError: the checkpoint is of another configuration or of other data.
@@ -102,13 +109,22 @@ class BitCodec(ReportedCodec):
         settings = CodecConfig.from_dict(self.get_params())
         told = storage.checked_provenance(provenance)
         kept = None if checkpoint is None else Checkpoint(checkpoint, every=checkpoint_every)
-        batches, measured = _training_and_validation(HiddenBatches(hidden), validation, settings)
+        device, weighing = resolve_device(self.device), None
+        batches = HiddenBatches(hidden)
+        held = None if validation is None else HiddenBatches(validation, n_dims=batches.n_dims)
+        trained = settings
+        if sensitivity is not None:
+            weighing = Weighing.of(sensitivity, batches, settings, device=device)
+            batches = batches.mapped(weighing.weigh)
+            held = None if held is None else held.mapped(weighing.weigh)
+            trained = dataclasses.replace(settings, scaling="global")
+        batches, measured = _training_and_validation(batches, held, trained)
         with contextlib.nullcontext() if kept is None else kept.alone():
-            state = None if kept is None else kept.load(settings)
+            state = None if kept is None else kept.load(trained)
             trainer = start_training(
                 batches,
-                settings,
-                device=resolve_device(self.device),
+                trained,
+                device=device,
                 validation=measured,
                 capture=capture,
             )
@@ -122,7 +138,8 @@ class BitCodec(ReportedCodec):
         self._trainer, self._settings = None, settings
         self.history_ = trainer.history
         training = dataclasses.asdict(self.history_[-1]) if self.history_ else {}
-        self._adopt(trainer.model, statistics, told, training=training)
+        model = trainer.model if weighing is None else weighing.fold(trainer.model)
+        self._adopt(model, statistics, told, training=training)
         if settings.side_bytes:
             generator = torch.Generator().manual_seed(settings.seed)
             shuffled = batches.shuffled(settings.batch_size, generator, keep_rest=True)
@@ -232,6 +249,10 @@ class BitCodec(ReportedCodec):
 
     def _check_goes_on(self, settings: CodecConfig) -> None:
         """Raise if a fitted codec cannot learn on under these parameters."""
+        if self._model.error_root is not None:
+            raise ConfigError(
+                "partial_fit does not weigh errors as this codec's fit did: call fit to start anew"
+            )
         if (self._model.stages != 0).any():
             raise ConfigError("a transform code does not learn in steps: call fit to start anew")
         n_bits = self.n_bits_ if settings.prune else settings.resolve_n_bits(self.n_dims_)
@@ -244,11 +265,11 @@ class BitCodec(ReportedCodec):
 
 
 def _training_and_validation(
-    batches: HiddenBatches, validation: HiddenSource | None, settings: CodecConfig
+    batches: HiddenBatches, validation: HiddenBatches | None, settings: CodecConfig
 ) -> tuple[HiddenBatches, Validation | None]:
     """Return the rows to train on, and those to measure on where something needs them."""
     if validation is not None:
-        return batches, Validation(HiddenBatches(validation, n_dims=batches.n_dims), settings)
+        return batches, Validation(validation, settings)
     if not settings.has_target and settings.patience is None:
         return batches, None
     batches, held = batches.split(one_in=ONE_IN)

@@ -13,11 +13,13 @@ from bitcodec.config import Precision
 from bitcodec.errors import ShapeError
 from bitcodec.model import BinaryAutoencoder
 from bitcodec.products import DecodingProduct, EncodingProduct, chunk_rows
+from bitcodec.row_products import RowProduct
 from bitcodec.scoring import QueryWeights, Side
 from bitcodec.side_rows import SideRows
 
 Search = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""From standardised rows (n, d) float32 and their bits (n, h) uint8 to better bits (n, h) uint8."""
+"""From rows (n, d) float32, standardised and weighed as errors count, and their bits (n, h) uint8
+to better bits (n, h) uint8."""
 
 
 class PackedCoder:
@@ -45,6 +47,8 @@ class PackedCoder:
             self._decoder = (model.decoder_weight * model.scale).contiguous()
             self._offset = model.decoder_bias * model.scale
             self._rows = SideRows(model, side_bytes=side_bytes)
+            root = model.error_root
+            self._weigh = None if root is None else RowProduct(root)
         self._chunk_rows = chunk_rows(model.n_bits, self._mean.device)
 
     @property
@@ -80,7 +84,8 @@ class PackedCoder:
         if search is not None:
             standardised = self._model.standardise(hidden.to(self._mean.device).contiguous())
             starts = unpack(codes, n_bits=self.n_bits)
-            codes[:] = pack(search(standardised.cpu().numpy(), starts))
+            rows = standardised if self._weigh is None else self._weigh(standardised)
+            codes[:] = pack(search(rows.cpu().numpy(), starts))
         if self._rows.side_bytes:
             for part in self._chunks(len(hidden)):
                 packed[part, self.code_bytes :] = self._rows.write(

@@ -50,6 +50,9 @@ class CodecConfig:
     scaling: Scaling = "dimension"
     """Divide by each dimension's standard deviation, so that all count alike, or by one number, so
     that distances keep their order: what search wants."""
+    sensitivity_share: float = 0.5
+    """Share of what the model minds in what an error counts, where `fit` is given a sensitivity;
+    the rest is the squared error. At least 0 and below 1."""
     start: Start = "auto"
     """Where a codec comes from: "directions" trains bits that start as thresholds along data
     directions; "transform" spells the principal components of the data in binary digits, without
@@ -147,6 +150,12 @@ class CodecConfig:
         if self.pull and self.refine_rounds == 0:
             raise ConfigError("pull imitates searched codes: it needs refine_rounds of at least 1")
         _require(self.batch_size >= 2, "batch_size", "at least 2", self.batch_size)
+        _require(
+            0 <= self.sensitivity_share < 1,
+            "sensitivity_share",
+            "at least 0 and below 1",
+            self.sensitivity_share,
+        )
         _require(self.n_steps >= 1, "n_steps", "at least 1", self.n_steps)
         _require(0 <= self.seed < 2**63, "seed", "at least 0 and below 2^63", self.seed)
         _require(self.refine_rounds >= 0, "refine_rounds", "at least 0", self.refine_rounds)

@@ -404,7 +404,8 @@ class FittedCodec(Parameters):
 
     def _refiner(self) -> Refiner:
         if self._cached_refiner is None:
-            weight, bias = self._model.decoder_weight, self._model.decoder_bias
+            model = self._model
+            weight, bias = model.weigh(model.decoder_weight), model.weigh(model.decoder_bias)
             self._cached_refiner = Refiner(weight, bias, price=self._prices())
         return self._cached_refiner
 

@@ -43,7 +43,7 @@ def linear_maps(model: BinaryAutoencoder, *, prices: np.ndarray) -> LinearMaps:
         prices: (h,) float64, of its bits.
 
     Raises:
-        ConfigError: bits come in stages, or rows carry side bytes.
+        ConfigError: bits come in stages, rows carry side bytes, or errors are weighed.
     """
     _check_linear(model)
     scale, inverse = model.scale.double(), model.inverse_scale().double()
@@ -63,4 +63,9 @@ def _check_linear(model: BinaryAutoencoder) -> None:
         raise ConfigError(
             f"this codec has {what}, so it is no linear encoder and decoder: fit one of the "
             'presets "archive", "features" or "paper"'
+        )
+    if model.error_root is not None:
+        raise ConfigError(
+            "this codec was fitted with a sensitivity, by which its codes are searched and which "
+            "has no place in these weights: fit one without"
         )

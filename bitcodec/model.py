@@ -23,6 +23,7 @@ class BinaryAutoencoder(torch.nn.Module):
         n_bits: number of bits h.
         side_bytes: bytes beside the bits of each row. Where there are any, every z is brought to
             the length sqrt(d), so that a row's size is not its code's business.
+        weighed: errors do not count by their length in z, see `bitcodec.weighing`.
 
     Attributes:
         encoder_weight: E, (h, d).
@@ -34,6 +35,7 @@ class BinaryAutoencoder(torch.nn.Module):
         stages: (h,) int32, the stage of each bit.
         side_bytes: (), int32.
         shrinkage: (), what unbiased estimates are multiplied by where least error counts.
+        error_root: R, (d, d), an error e of z counts |e R|^2; None where it counts |e|^2.
     """
 
     mean: torch.Tensor
@@ -41,8 +43,11 @@ class BinaryAutoencoder(torch.nn.Module):
     stages: torch.Tensor
     side_bytes: torch.Tensor
     shrinkage: torch.Tensor
+    error_root: torch.Tensor | None
 
-    def __init__(self, *, n_dims: int, n_bits: int, side_bytes: int = 0) -> None:
+    def __init__(
+        self, *, n_dims: int, n_bits: int, side_bytes: int = 0, weighed: bool = False
+    ) -> None:
         super().__init__()
         self.unit_rows = side_bytes > 0
         self.register_buffer("side_bytes", torch.tensor(side_bytes, dtype=torch.int32))
@@ -54,6 +59,7 @@ class BinaryAutoencoder(torch.nn.Module):
         self.register_buffer("scale", torch.ones(n_dims))
         self.register_buffer("stages", torch.zeros(n_bits, dtype=torch.int32))
         self.register_buffer("shrinkage", torch.ones(()))
+        self.register_buffer("error_root", torch.eye(n_dims) if weighed else None)
 
     @property
     def n_dims(self) -> int:
@@ -73,6 +79,10 @@ class BinaryAutoencoder(torch.nn.Module):
     def inverse_scale(self) -> torch.Tensor:
         """Return 1 / scale, (d,), with 0 for constant dimensions."""
         return torch.where(self.scale > 0, 1 / self.scale, 0.0)
+
+    def weigh(self, standardised: torch.Tensor) -> torch.Tensor:
+        """Return z R, (n, d), of z or of decoder rows: there errors count by their length."""
+        return standardised if self.error_root is None else standardised @ self.error_root
 
     def logits(self, standardised: torch.Tensor) -> torch.Tensor:
         """Return the encoder's output before the step, (n, h), of z (n, d)."""

@@ -37,6 +37,7 @@ class Parameters:
         covariance_columns: columns of the covariance sampled at a step; None for all.
         scaling: divide by each "dimension"'s standard deviation, or by one "global" number that
             keeps the order of distances.
+        sensitivity_share: share of what a model minds in an error, where `fit` is told.
         start: "directions" to train from data directions, "transform" for binary digits of
             principal components, "auto" to choose.
         side_bytes: bytes beside a row's bits: 0, 2 for an unbiasing factor, 4 for that and a norm.
@@ -74,6 +75,7 @@ class Parameters:
         covariance_weight: float = _DEFAULT.covariance_weight,
         covariance_columns: int | None = _DEFAULT.covariance_columns,
         scaling: Scaling = _DEFAULT.scaling,
+        sensitivity_share: float = _DEFAULT.sensitivity_share,
         start: Start = _DEFAULT.start,
         side_bytes: int = _DEFAULT.side_bytes,
         initial_activity: float = _DEFAULT.initial_activity,
@@ -105,6 +107,7 @@ class Parameters:
         self.covariance_weight = covariance_weight
         self.covariance_columns = covariance_columns
         self.scaling = scaling
+        self.sensitivity_share = sensitivity_share
         self.start = start
         self.side_bytes = side_bytes
         self.initial_activity = initial_activity

@@ -46,9 +46,9 @@ __all__ = [
     "save_codec",
 ]
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 """Of a codec's folder. Version 2 added side bytes and stages; version 1 is read as having neither.
-Version 3 added seals; what is older is read without them."""
+Version 3 added seals; what is older is read without them. Version 4 added weighed errors."""
 HEADER_NAME, TENSORS_NAME = "config.json", "model.safetensors"
 _KIND = "bitcodec-codec"
 

@@ -50,7 +50,10 @@ def model_of(
             f"{where}: encoder_weight must be {(header.n_bits, header.n_dims)}, got {shape}"
         )
     model = BinaryAutoencoder(
-        n_dims=header.n_dims, n_bits=header.n_bits, side_bytes=header.parameters.side_bytes
+        n_dims=header.n_dims,
+        n_bits=header.n_bits,
+        side_bytes=header.parameters.side_bytes,
+        weighed="error_root" in tensors,
     )
     usual = {
         name: np.full_like(value.numpy(), _USUAL[name])

@@ -32,6 +32,9 @@ from bitcodec.validation import Validation
 DIVERGED = 2.0
 """An FVU at the end of training that nothing but divergence explains."""
 
+SAME_SCALE = 1e-3
+"""Part of a standard deviation by which two looks at the same data may differ."""
+
 
 @dataclass(frozen=True)
 class TrainingRecord:
@@ -226,7 +229,7 @@ class Trainer:
             batches: the training data.
 
         Raises:
-            MismatchError: the data are of another size.
+            MismatchError: the data are of another size or scale.
             FormatError: something is missing or has another shape.
         """
         try:
@@ -235,6 +238,11 @@ class Trainer:
                 raise MismatchError(
                     f"the checkpoint is of hidden states {tuple(shape.tolist())}, got "
                     f"{tuple(_shape(batches).tolist())}: pass the same data, or name another file"
+                )
+            if not torch.allclose(state["model.scale"], self.model.scale.cpu(), rtol=SAME_SCALE):
+                raise MismatchError(
+                    "the checkpoint is of hidden states of other standard deviations, or of errors "
+                    "weighed otherwise: pass the same data, or name another file"
                 )
             self.model.load_state_dict(
                 {name: state[f"model.{name}"] for name in self.model.state_dict()}

@@ -64,11 +64,12 @@ def hidden_rows() -> np.ndarray:
 
 
 @functools.cache
-def small_codec(side_bytes: int = 0) -> BitCodec:
+def small_codec(side_bytes: int = 0, *, weighed: bool = False) -> BitCodec:
     """Fit a codec of 11 bits on 6 dimensions."""
     parameters = {"n_bits": N_BITS, "n_steps": 3, "batch_size": 16, "refine": "none"}
     codec = BitCodec().set_params(**parameters, side_bytes=side_bytes, device="cpu")
-    codec.fit(hidden_rows(), provenance={"model": "none", "layer": 0})
+    minded = np.diag(np.arange(N_DIMS) + 1.0) if weighed else None
+    codec.fit(hidden_rows(), provenance={"model": "none", "layer": 0}, sensitivity=minded)
     return codec
 
 
@@ -81,8 +82,8 @@ def packed_rows(side_bytes: int = 0) -> np.ndarray:
 # codecs and checkpoints
 
 
-def write_codec(path: Path) -> None:
-    small_codec().save(path)
+def write_codec(path: Path, *, weighed: bool = False) -> None:
+    small_codec(weighed=weighed).save(path)
 
 
 def read_codec(path: Path) -> Any:
@@ -268,6 +269,9 @@ def read_names(path: Path) -> Any:
 
 ARTEFACTS = {
     "codec": Artefact(write_codec, read_codec, is_folder=True),
+    "codec-weighed": Artefact(
+        functools.partial(write_codec, weighed=True), read_codec, is_folder=True
+    ),
     "checkpoint": Artefact(write_checkpoint, read_checkpoint),
     "packed": Artefact(write_packed, read_packed, is_folder=True),
     "compressed": Artefact(
@@ -308,6 +312,7 @@ ARTEFACTS = {
 
 VERSIONS = {
     "codec": storage.FORMAT_VERSION,
+    "codec-weighed": storage.FORMAT_VERSION,
     "packed": packed_files.PACKED_VERSION,
     "checkpoint": CHECKPOINT_VERSION,
     "index-flat": 3,

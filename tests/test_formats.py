@@ -12,14 +12,21 @@ from bitcodec import BitCodec
 from bitcodec.errors import FormatError
 from bitcodec.storage import open_packed
 from bitcodec_faiss import load_index
-from tests.artefacts import ARTEFACTS, VERSIONS, hidden_rows, packed_rows, read_checkpoint
+from tests.artefacts import (
+    ARTEFACTS,
+    VERSIONS,
+    hidden_rows,
+    packed_rows,
+    read_checkpoint,
+    small_codec,
+)
 
 FORMATS = Path(__file__).parent / "golden" / "formats"
 OLD_CODES = FORMATS / "packed_v1" / "codes.npy"
 READABLE = sorted(path.name for path in FORMATS.iterdir())
 
 
-FIRST = {"index-asymmetric": 2, "index-asymmetric-ivf": 4}
+FIRST = {"codec-weighed": 4, "index-asymmetric": 2, "index-asymmetric-ivf": 4}
 """The first version of a format that had such an artefact."""
 
 
@@ -45,7 +52,7 @@ def test_every_version_of_a_format_says_the_same(name: str) -> None:
         assert json.dumps(_comparable(found)) == newest
 
 
-@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize("version", [2, 3, 4])
 def test_codecs_encode_as_they_did(version: int) -> None:
     codec = BitCodec.load(FORMATS / f"codec_v{version}", device="cpu")
     np.testing.assert_array_equal(codec.encode(hidden_rows()[:24]), packed_rows())
@@ -55,6 +62,13 @@ def test_codecs_encode_as_they_did(version: int) -> None:
 def test_codes_of_every_version_say_the_same(version: int) -> None:
     _, packed = open_packed(FORMATS / f"packed_v{version}" / "codes.npy")
     np.testing.assert_array_equal(packed, packed_rows())
+
+
+def test_a_weighed_codec_searches_as_it_did() -> None:
+    codec = BitCodec.load(FORMATS / "codec-weighed_v4", device="cpu")
+    rows = hidden_rows()[:24]
+    expected = small_codec(weighed=True).encode(rows, refine="fast")
+    np.testing.assert_array_equal(codec.encode(rows, refine="fast"), expected)
 
 
 def test_the_first_codecs_codes_and_indexes_are_read() -> None:

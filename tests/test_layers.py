@@ -127,6 +127,7 @@ LAYERS = (
         "block_coder",
         "evaluation",
         "validation",
+        "weighing",
         "row_meter",
         "histograms",
     ),
