@@ -90,6 +90,47 @@ def test_a_block_never_costs_more_than_its_start(seed: int, n_rows: int, effort:
     assert after <= before + 1e-5 * abs(before)
 
 
+def test_bits_are_priced_at_the_derivative_of_the_code_length(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    problem = Problem(n_rows=5)
+    bits = torch.from_numpy(problem.starts).double().requires_grad_()
+    bias, within, across = (
+        UNIT * torch.from_numpy(weights).double()
+        for weights in (problem.table.bias, problem.table.within, problem.table.across)
+    )
+    logits = bias + bits @ within + torch.cat([torch.zeros(1, 6), bits[:-1]]) @ across
+    nats = torch.nn.functional.softplus(logits) - bits * logits
+    (problem.entropy_weight * nats.sum() / math.log(2)).backward()
+    assert bits.grad is not None
+    priced: list[np.ndarray] = []
+
+    def note(self: Refiner, rows: Any, starts: np.ndarray, *, prices: Any, effort: Any) -> Any:
+        priced.append(prices)
+        return starts
+
+    monkeypatch.setattr(Refiner, "refine", note)
+    problem.search().refine(problem.rows, problem.starts)
+    np.testing.assert_allclose(priced[0], bits.grad[0::2], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(priced[1], bits.grad[1::2], rtol=1e-4, atol=1e-5)
+
+
+def test_a_row_is_left_as_it_is_where_the_next_would_lose_more() -> None:
+    problem = Problem(n_rows=2, n_bits=1, n_dims=1)
+    problem.weight, problem.bias = np.ones((1, 1), np.float32), np.zeros(1, np.float32)
+    surprising = round(6 / UNIT), np.array([[round(7 / UNIT)]], np.int8)
+    problem.table = ContextTable(
+        bias=np.array([-surprising[0]], np.int16),
+        within=np.zeros((1, 1), np.int8),
+        across=surprising[1],
+    )
+    problem.rows, problem.starts = np.array([[2.9], [0.0]], np.float32), np.zeros((2, 1), np.uint8)
+    on = np.array([[1], [0]], np.uint8)
+    costs = problem.costs(on) - problem.costs(problem.starts)
+    assert costs[0] < 0 < costs.sum()  # turning it on pays for its row, not for both
+    assert not problem.search().refine(problem.rows, problem.starts).any()
+
+
 def test_one_row_is_searched_nearly_as_well_as_by_trying_all_codes() -> None:
     all_codes = (np.arange(64)[:, None] >> np.arange(6) & 1).astype(np.uint8)
     excess = []
