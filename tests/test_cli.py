@@ -28,6 +28,7 @@ COMMANDS = (
     "report",
     "name",
     "splice",
+    "sensitivity",
 )
 
 

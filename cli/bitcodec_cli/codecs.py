@@ -58,6 +58,10 @@ STDIO = Path("-")
 @click.option("--prune/--no-prune", default=None, help="Drop bits that do not earn their price.")
 @click.option("--patience", type=int, help="Validations without a better one before it stops.")
 @click.option("--validation", type=FOLDER, help="Hidden states to measure on while training.")
+@click.option(
+    "--sensitivity", type=FOLDER, help="File of `bitcodec sensitivity`, by which errors count."
+)
+@click.option("--sensitivity-share", type=float, help="Its share in an error.  [default: 0.5]")
 @click.option("--checkpoint", type=FOLDER, help="File to keep the state in and to go on from.")
 @click.option("--checkpoint-every", type=int, help="Steps between two states.  [default: 100]")
 @click.option("--constant", type=click.Choice(["refuse", "keep"]), help="Constant dimensions.")
@@ -70,6 +74,7 @@ def fit(
     output: Path,
     preset: str,
     validation: Path | None,
+    sensitivity: Path | None,
     checkpoint: Path | None,
     checkpoint_every: int | None,
     overwrite: bool,
@@ -79,7 +84,8 @@ def fit(
     """Learn a codec from hidden states and write its folder.
 
     HIDDEN is a harvest, a folder, globs or files of .npy, .safetensors or .arrow. With
-    --checkpoint a fit that was stopped goes on where it was.
+    --checkpoint a fit that was stopped goes on where it was; with --sensitivity errors count as
+    the model minds them.
 
     \b
     Example: bitcodec fit hidden -o codec --n-steps 500
@@ -90,6 +96,7 @@ def fit(
     from bitcodec.parallel import joined_processes, rank
     from bitcodec.storage import check_codec_target
     from bitcodec_cli.provenance import describe_source
+    from bitcodec_cli.sensing import read_sensitivity
 
     chosen = {name: value for name, value in given.items() if value is not None}
     codec = BitCodec.preset(preset, **chosen)
@@ -98,6 +105,10 @@ def fit(
         first = rank() == 0
         provenance = describe_source(hidden[0])
         kept: dict[str, Any] = {"validation": validation, "checkpoint": checkpoint}
+        if sensitivity is not None:
+            kept["sensitivity"], provenance["sensitivity"] = read_sensitivity(
+                sensitivity, provenance
+            )
         if checkpoint_every is not None:
             kept["checkpoint_every"] = checkpoint_every
         if not first:

@@ -18,6 +18,7 @@ from bitcodec_cli.inspecting import info
 from bitcodec_cli.naming import name
 from bitcodec_cli.reporting import report
 from bitcodec_cli.searching import search
+from bitcodec_cli.sensing import sensitivity
 from bitcodec_cli.splicing import splice
 from bitcodec_cli.stopping import Stopped, stopped_by_signals
 
@@ -64,6 +65,7 @@ for _command in (
     demo,
     harvest,
     embed,
+    sensitivity,
     fit,
     encode,
     decode,
