@@ -43,11 +43,21 @@ class Codecs:
         self._folder = folder
 
     def codec(
-        self, name: str, make: Callable[[], BitCodec], train: np.ndarray
+        self,
+        name: str,
+        make: Callable[[], BitCodec],
+        train: np.ndarray,
+        *,
+        sensitivity: Callable[[], np.ndarray] | None = None,
     ) -> tuple[BitCodec, Seconds]:
         """Return a fitted codec, and the seconds its fit took, by the clock and of CPU."""
         place = self._folder / name
-        seconds = make_once(place, train, lambda: make().fit(train).save(place))
+
+        def fit() -> None:
+            minded = None if sensitivity is None else sensitivity()
+            make().fit(train, sensitivity=minded).save(place)
+
+        seconds = make_once(place, train, fit)
         return BitCodec.load(place), seconds
 
     def table(self, name: str, codec: BitCodec, train: np.ndarray) -> tuple[ContextTable, Seconds]:
@@ -127,11 +137,15 @@ def fit_sparse(
     coding: Coding,
     effort: Literal["none", "fast", "best"],
     train: np.ndarray,
+    *,
+    sensitivity: Callable[[], np.ndarray] | None = None,
+    share: float = 0.5,
 ) -> Fitted:
     """Fit the preset "archive"; bytes are the entropy coder's, in blocks of 1,024 rows."""
-    name = f"archive-{price}-{n_steps}"
+    name = f"archive-{price}-{n_steps}" + ("" if sensitivity is None else f"-minded-{share}")
+    settings = {"entropy_weight": price, "n_steps": n_steps, "sensitivity_share": share}
     codec, seconds = kept.codec(
-        name, lambda: BitCodec.preset("archive", entropy_weight=price, n_steps=n_steps), train
+        name, lambda: BitCodec.preset("archive", **settings), train, sensitivity=sensitivity
     )
     learned = None
     if coding != "independent":

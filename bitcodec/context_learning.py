@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
@@ -27,6 +29,7 @@ def learn_context(
     batch_size: int = 512,
     seed: int = 0,
     device: torch.device | str = "cpu",
+    on_step: Callable[[int], None] | None = None,
 ) -> ContextTable:
     """Learn what earlier bits and the row before tell of each bit.
 
@@ -40,6 +43,7 @@ def learn_context(
         batch_size: rows of a minibatch.
         seed: of the choice of rows.
         device: where to learn; it takes 8 h^2 floats there.
+        on_step: called with the number of steps done, after each.
 
     Returns:
         The table; its own bytes are worth their place from some ten thousand rows on.
@@ -59,7 +63,9 @@ def learn_context(
     if len(rows) < 2:
         raise ShapeError(f"context is learned from at least 2 rows, got {len(rows)}")
     network = _Network(rows, n_bits=n_bits, device=torch.device(device))
-    network.learn(n_steps=n_steps, batch_size=batch_size, seed=seed)
+    for step in network.steps(n_steps=n_steps, batch_size=batch_size, seed=seed):
+        if on_step is not None:
+            on_step(step)
     return network.table()
 
 
@@ -78,7 +84,8 @@ class _Network:
             torch.zeros(n_bits, n_bits, device=device, requires_grad=True) for _ in range(2)
         )
 
-    def learn(self, *, n_steps: int, batch_size: int, seed: int) -> None:
+    def steps(self, *, n_steps: int, batch_size: int, seed: int) -> Iterator[int]:
+        """Learn; yield the number of steps done after each."""
         parameters = [self._bias, self._within, self._across]
         optimizer = torch.optim.Adam(parameters, lr=LEARNING_RATE, betas=(0.9, 0.99), fused=True)
         generator = np.random.default_rng(seed)
@@ -91,6 +98,7 @@ class _Network:
                 1.0, (1 - step / n_steps) / (1 - DECAY)
             )
             optimizer.step()
+            yield step + 1
 
     def _loss(self, bits: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
         within = self._within.triu(1)

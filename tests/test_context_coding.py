@@ -118,6 +118,12 @@ def test_learning_is_reproducible() -> None:
     assert first != learn_context(packed, n_bits=40, n_steps=20, seed=8)
 
 
+def test_learning_tells_after_each_step() -> None:
+    steps: list[int] = []
+    learn_context(random_rows(50, 5), n_bits=5, n_steps=4, batch_size=8, on_step=steps.append)
+    assert steps == [1, 2, 3, 4]
+
+
 def test_probabilities_of_logits_are_symmetric_and_rounded_right() -> None:
     chances = logit_probabilities()
     assert (chances + chances[::-1] == 2**16).all()

@@ -180,5 +180,8 @@ def _learn(
     if kind == "profiles":
         table: Table = ProbabilityTable.learn(known, n_bits=n_bits, n_profiles=N_PROFILES)
     else:
-        table = learn_context(known, n_bits=n_bits)
+        remark = f"learning a table on {len(known):,} codes, step"
+        table = learn_context(
+            known, n_bits=n_bits, on_step=lambda step: advance(n_rows, f"{remark} {step}")
+        )
     return table, itertools.chain(first, batches)

@@ -139,7 +139,9 @@ def fit_with_bar(
     with noted_warnings(), progress_bar(title, total=codec.n_steps, unit="steps") as advance:
 
         def show(record: TrainingRecord) -> None:
-            advance(record.step, f"fvu {record.fvu:.3f}, {record.entropy_bits:.0f} bits")
+            figures = f"fvu {record.fvu:.3f}, {record.entropy_bits:.0f} bits"
+            last = record.step == record.n_steps
+            advance(record.step, f"{figures}; finishing" if last else figures)
 
         codec.fit(source, on_record=show, provenance=provenance, **more)
 
