@@ -13,6 +13,7 @@ from bitcodec.files import read_json
 from bitcodec.sealed_json import write_sealed
 from bitcodec.similarity import METRICS, Metric
 from bitcodec_faiss import MISSING_ID, AsymmetricIndex, HammingIndex, load_index
+from bitcodec_faiss.ivf import IvfStore
 from tests.test_asymmetric_index import (
     CODEC,
     N_BITS,
@@ -72,6 +73,22 @@ def test_fewer_lists_give_rows_of_these_lists_with_their_exact_scores() -> None:
             assert len({list_of[int(row)] for row in ids}) <= n_probe
             exact = dict(zip(all_ids.tolist(), all_scores.tolist(), strict=True))
             np.testing.assert_allclose(scores, [exact[int(row)] for row in ids], rtol=1e-4)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_the_list_searched_first_points_most_in_the_direction_of_the_query(metric: Metric) -> None:
+    codec = ScoringStub(N_BITS)
+    codec.mean *= 8
+    index = make_index(FACTORY, metric, codec=codec, n_rows=600)
+    store = index._rows.store
+    assert isinstance(store, IvfStore)
+    queries = 3 * np.random.default_rng(4).normal(size=(80, 16))
+    centroids = codec.decode(store.centroids) - codec.mean
+    asked = queries - codec.mean if metric == "l2" else queries
+    cosines = asked @ (centroids / np.linalg.norm(centroids, axis=1, keepdims=True)).T
+    found = index.search(queries.astype(np.float32), k=3, nprobe=1).ids
+    for ids, row in zip(found, cosines, strict=True):
+        assert set(ids.tolist()) <= set(store.list_ids(int(row.argmax())).tolist())
 
 
 def test_more_lists_find_more_of_the_nearest(dense: BitCodec, hidden: np.ndarray) -> None:
