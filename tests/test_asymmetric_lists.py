@@ -91,6 +91,24 @@ def test_the_list_searched_first_points_most_in_the_direction_of_the_query(metri
         assert set(ids.tolist()) <= set(store.list_ids(int(row.argmax())).tolist())
 
 
+def test_lists_without_rows_take_no_place_among_those_searched() -> None:
+    index = make_index(FACTORY, "inner_product", codec=ScoringStub(N_BITS), n_rows=600)
+    for number in (1, 3):
+        index.remove(index._rows.store.list_ids(number))  # type: ignore[attr-defined]
+    store, codec = index._rows.store, index.codec
+    assert isinstance(store, IvfStore)
+    assert isinstance(codec, ScoringStub)
+    centroids = codec.decode(store.centroids) - codec.mean
+    queries = np.random.default_rng(4).normal(size=(80, 16)).astype(np.float32)
+    cosines = queries @ (centroids / np.linalg.norm(centroids, axis=1, keepdims=True)).T
+    cosines[:, [1, 3]] = -np.inf
+    found = index.search(queries, k=5, nprobe=2)
+    for query, ids, row in zip(queries, found.ids, cosines, strict=True):
+        near = np.concatenate([store.list_ids(int(n)) for n in np.argsort(-row)[:2]])
+        scores = codec.decode(index.reconstruct_packed(near)) @ query
+        assert ids.tolist() == near[np.argsort(-scores)[:5]].tolist()
+
+
 def test_more_lists_find_more_of_the_nearest(dense: BitCodec, hidden: np.ndarray) -> None:
     for metric in METRICS:
         index = AsymmetricIndex(dense, factory="IVF32", metric=metric)
