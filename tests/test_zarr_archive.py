@@ -130,6 +130,46 @@ def test_single_rows_are_numbered_as_in_a_list() -> None:
         archive[9]
 
 
+@given(numbers=st.lists(st.integers(-21, 20), max_size=30))
+@settings(max_examples=40, deadline=None)
+def test_rows_are_chosen_by_numbers_in_any_order(numbers: list[int]) -> None:
+    packed = random_rows(21, 17)
+    archive = small_archive(MemoryStore(), packed)
+    assert np.array_equal(archive[numbers], packed[np.array(numbers, dtype=int)])
+
+
+def test_rows_chosen_by_numbers_read_each_chunk_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    packed = random_rows(40, 17)
+    archive = small_archive(MemoryStore(), packed)
+    read, reads = type(archive)._read, []
+
+    def note(self: PackedArchive, start: int, stop: int) -> np.ndarray:
+        reads.append((start // self.chunk_rows, (stop - 1) // self.chunk_rows))
+        return read(self, start, stop)
+
+    monkeypatch.setattr(type(archive), "_read", note)
+    chosen = np.arange(39, -1, -1)
+    assert np.array_equal(archive[chosen], packed[chosen])
+    assert reads == [(chunk, chunk) for chunk in range(-(-40 // archive.chunk_rows))]
+
+
+@pytest.mark.parametrize(
+    ("rows", "error", "words"),
+    [
+        ([0, 9], IndexError, "row 9 is out of range: the archive has 9 rows"),
+        ([-10], IndexError, "row -10 is out of range"),
+        ([0.5], ShapeError, r"\(n,\) whole numbers, got \[0.5\]"),
+        (np.ones(9, bool), ShapeError, "of a mask take numpy.flatnonzero"),
+        ([[1]], ShapeError, "whole numbers, got"),
+        ("all", ShapeError, "got 'all'"),
+    ],
+)
+def test_rows_that_there_are_not_are_refused(rows: Any, error: type[Exception], words: str) -> None:
+    archive = small_archive(MemoryStore(), random_rows(9, 17))
+    with pytest.raises(error, match=words):
+        archive[rows]
+
+
 @pytest.mark.parametrize("value", [0, 1])
 def test_rows_of_one_value_are_stored_and_kept(value: int) -> None:
     packed = pack(np.full((20, 17), value, dtype=np.uint8))

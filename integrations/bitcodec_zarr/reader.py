@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import zarr
+from numpy.typing import ArrayLike
 
 from bitcodec.config import Precision
-from bitcodec.errors import MismatchError
+from bitcodec.errors import MismatchError, ShapeError
 from bitcodec.tables import Table
 from bitcodec_zarr.array_codec import decode_chunk
 from bitcodec_zarr.metadata import ArchiveHeader
 from bitcodec_zarr.protocol import Codec
 from bitcodec_zarr.store import read_rows, reading
+
+Rows = int | slice | ArrayLike
+"""Which rows of an archive: a number, a slice, or numbers."""
 
 
 class ArchiveReader:
@@ -97,17 +102,18 @@ class ArchiveReader:
         where = self._array.store_path
         return f"{type(self).__name__}({str(where)!r}, n_rows={self.n_rows}, n_bits={self.n_bits})"
 
-    def __getitem__(self, rows: int | slice) -> np.ndarray:
+    def __getitem__(self, rows: Rows) -> np.ndarray:
         """Read packed rows; only the chunks they lie in are fetched and decoded.
 
         Args:
-            rows: a slice, as of a list; or a row's number.
+            rows: a slice, as of a list; a row's number; or (n,) numbers in any order.
 
         Returns:
-            (n, row_bytes) uint8; or (row_bytes,) for a number.
+            (n, row_bytes) uint8; or (row_bytes,) for a single number.
 
         Raises:
             IndexError: a number is out of range.
+            ShapeError: it is none of these.
             FormatError: a chunk is damaged or missing.
             FileError: the store cannot be read.
         """
@@ -118,9 +124,11 @@ class ArchiveReader:
                 return np.empty((0, self.row_bytes), dtype=np.uint8)
             packed = self._read(ascending[0], ascending[-1] + 1)[:: ascending.step]
             return packed if chosen.step > 0 else packed[::-1]
-        row = range(self.n_rows)[rows]
-        single: np.ndarray = self._read(row, row + 1)[0]
-        return single
+        if isinstance(rows, int | np.integer):
+            row = range(self.n_rows)[rows]
+            single: np.ndarray = self._read(row, row + 1)[0]
+            return single
+        return self._gather(_numbers(rows, n_rows=self.n_rows))
 
     def batches(self, n_rows: int | None = None) -> Iterator[np.ndarray]:
         """Read all rows in order, some at a time.
@@ -139,7 +147,7 @@ class ArchiveReader:
         for start in range(0, self.n_rows, step):
             yield self._read(start, min(start + step, self.n_rows))
 
-    def decode(self, rows: int | slice, codec: Codec) -> np.ndarray:
+    def decode(self, rows: Rows, codec: Codec) -> np.ndarray:
         """Read rows as floats.
 
         Args:
@@ -147,11 +155,12 @@ class ArchiveReader:
             codec: the codec that made the codes.
 
         Returns:
-            (n, d) float32; or (d,) for a number.
+            (n, d) float32; or (d,) for a single number.
 
         Raises:
             MismatchError: another codec made the codes.
             IndexError: a number is out of range.
+            ShapeError: the rows are none of what indexing takes.
             FormatError: a chunk is damaged or missing.
             FileError: the store cannot be read.
         """
@@ -170,9 +179,38 @@ class ArchiveReader:
                 f"{fingerprint[:12]}: use the codec that encoded it"
             )
 
+    def _gather(self, numbers: np.ndarray) -> np.ndarray:
+        """Read rows one chunk after another, each once; (n,) numbers within the archive."""
+        packed = np.empty((len(numbers), self.row_bytes), dtype=np.uint8)
+        order = np.argsort(numbers, kind="stable")
+        chunks = numbers[order] // self.chunk_rows
+        ends = np.flatnonzero(np.diff(chunks, append=-1)) + 1
+        for first, last in pairwise([0, *ends.tolist()]):
+            members = order[first:last]
+            start = int(numbers[members[0]])
+            read = self._read(start, int(numbers[members[-1]]) + 1)
+            packed[members] = read[numbers[members] - start]
+        return packed
+
     def _read(self, start: int, stop: int) -> np.ndarray:
         decode = partial(decode_chunk, coder=self._coder, n_rows=self.chunk_rows)
         with reading(f"rows {start} to {stop}"):
             packed = read_rows(self._array, self._header, decode, start=start, stop=stop)
             self._coder.check_rows(packed)
         return packed
+
+
+def _numbers(rows: ArrayLike, *, n_rows: int) -> np.ndarray:
+    """Return numbers of rows, those from the end counted from the start, (n,) int64."""
+    given = np.asarray(rows)
+    if given.ndim != 1 or (given.dtype.kind not in "iu" and given.size):
+        raise ShapeError(
+            "rows of an archive are chosen by a number, a slice or (n,) whole numbers, got "
+            f"{rows!r:.80}: of a mask take numpy.flatnonzero"
+        )
+    numbers = given.astype(np.int64)
+    numbers[numbers < 0] += n_rows
+    if len(numbers) and not (numbers.min() >= 0 and numbers.max() < n_rows):
+        worst = given[(numbers < 0) | (numbers >= n_rows)][0]
+        raise IndexError(f"row {worst} is out of range: the archive has {n_rows} rows")
+    return numbers
