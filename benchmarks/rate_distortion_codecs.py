@@ -145,7 +145,10 @@ def fit_sparse(
     name = f"archive-{price}-{n_steps}" + ("" if sensitivity is None else f"-minded-{share}")
     settings = {"entropy_weight": price, "n_steps": n_steps, "sensitivity_share": share}
     codec, seconds = kept.codec(
-        name, lambda: BitCodec.preset("archive", **settings), train, sensitivity=sensitivity
+        name,
+        lambda: BitCodec.preset("archive", constant="keep", **settings),
+        train,
+        sensitivity=sensitivity,
     )
     learned = None
     if coding != "independent":
@@ -172,7 +175,9 @@ def fit_dense(kept: Codecs, bits: int, train: np.ndarray) -> Fitted:
     """Fit the preset "search", all dimensions alike, with factor and norm beside the bits."""
     name = f"dense-{bits}"
     codec, seconds = kept.codec(
-        name, lambda: BitCodec.preset("search", expansion=bits, side_bytes=4), train
+        name,
+        lambda: BitCodec.preset("search", expansion=bits, side_bytes=4, constant="keep"),
+        train,
     )
 
     def encode(rows: np.ndarray) -> Encoded:
