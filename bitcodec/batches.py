@@ -91,6 +91,18 @@ class HiddenBatches:
         """Whether a second pass gives the rows again; false for a generator."""
         return self._stream is None or iter(self._stream) is not self._stream
 
+    def require_rereadable(self) -> None:
+        """Raise before anything is read, unless the rows can be read again.
+
+        Raises:
+            ConfigError: they come from a generator.
+        """
+        if not self.rereadable:
+            raise ConfigError(
+                "fit reads its data several times and a generator can be read once: "
+                "pass a list, a file, or an object whose __iter__ starts anew"
+            )
+
     def split(self, *, one_in: int) -> tuple[Self, Self]:
         """Divide the rows: the first of every `one_in` chunks of neighbouring rows, and the rest.
 

@@ -77,18 +77,20 @@ class Checkpoint:
     Args:
         path: of the file; its parent must exist.
         every: steps between two states.
+        sensitivity: SHA-256 of the matrix by which errors are weighed, hexadecimal; "" for none.
 
     Raises:
         ConfigError: `every` is below 1.
         FileError: the file could not be written there.
     """
 
-    def __init__(self, path: PathLike, *, every: int) -> None:
+    def __init__(self, path: PathLike, *, every: int, sensitivity: str = "") -> None:
         if every < 1:
             raise ConfigError(f"checkpoint_every must be at least 1, got {every}")
         check_target(path, overwrite=True)
         self.path = Path(path)
         self.every = every
+        self._sensitivity = sensitivity
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -113,6 +115,7 @@ class Checkpoint:
         header = {
             "format_version": CHECKPOINT_VERSION,
             "parameters": config.to_dict(),
+            "sensitivity": self._sensitivity,
             "tensors_sha256": _sha256_of(tensors),
         }
         metadata = {_METADATA_KEY: json.dumps(sealed(header))}
@@ -149,6 +152,11 @@ class Checkpoint:
             raise MismatchError(
                 f"{self.path} is of a training with {name}={getattr(saved, name)!r}, and this one "
                 f"has {getattr(config, name)!r}: go on with that value, or name another file"
+            )
+        if header.get("sensitivity", "") != self._sensitivity:
+            raise MismatchError(
+                f"{self.path} is of a training with another sensitivity, or with one where there "
+                "is none now, or the reverse: go on with the same, or name another file"
             )
         return tensors
 

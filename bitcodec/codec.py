@@ -64,7 +64,7 @@ class BitCodec(ReportedCodec):
         on_record: Callable[[TrainingRecord], None] | None = None,
         provenance: dict[str, Any] | None = None,
         validation: HiddenSource | None = None,
-        sensitivity: np.ndarray | None = None,
+        sensitivity: np.ndarray | torch.Tensor | None = None,
         checkpoint: PathLike | None = None,
         checkpoint_every: int = 100,
         capture: bool = False,
@@ -101,32 +101,36 @@ class BitCodec(ReportedCodec):
                 read only once, or codes of this kind cannot weigh errors.
             ShapeError: rank or width is wrong, or there are fewer rows than a minibatch.
             ValueRangeError: a value is not a finite float, or training diverged.
-            MismatchError: the checkpoint is of another configuration or of other data.
+            MismatchError: the checkpoint is of another configuration, sensitivity or data.
             FormatError: the checkpoint is damaged or foreign.
             FileError: another process is training into the checkpoint.
         """
         del y
         settings = CodecConfig.from_dict(self.get_params())
         told = storage.checked_provenance(provenance)
-        kept = None if checkpoint is None else Checkpoint(checkpoint, every=checkpoint_every)
-        device, weighing = resolve_device(self.device), None
-        batches = HiddenBatches(hidden)
-        held = None if validation is None else HiddenBatches(validation, n_dims=batches.n_dims)
-        trained = settings
+        device = resolve_device(self.device)
+        batches, held = HiddenBatches(hidden), None
+        if validation is not None:
+            held = HiddenBatches(validation, n_dims=batches.n_dims)
+        weighing = None
         if sensitivity is not None:
             weighing = Weighing.of(sensitivity, batches, settings, device=device)
             batches = batches.mapped(weighing.weigh)
             held = None if held is None else held.mapped(weighing.weigh)
-            trained = dataclasses.replace(settings, scaling="global")
-        batches, measured = _training_and_validation(batches, held, trained)
+        batches, measured = _training_and_validation(batches, held, settings)
+        kept = None
+        if checkpoint is not None:
+            digest = "" if weighing is None else weighing.digest
+            kept = Checkpoint(checkpoint, every=checkpoint_every, sensitivity=digest)
         with contextlib.nullcontext() if kept is None else kept.alone():
-            state = None if kept is None else kept.load(trained)
+            state = None if kept is None else kept.load(settings)
             trainer = start_training(
                 batches,
-                trained,
+                settings,
                 device=device,
                 validation=measured,
                 capture=capture,
+                weighed=weighing is not None,
             )
             if state is not None:
                 trainer.resume(state, batches)

@@ -138,7 +138,10 @@ class BinaryAutoencoder(torch.nn.Module):
             kept: (h,) bool, at least one of them true.
         """
         smaller = BinaryAutoencoder(
-            n_dims=self.n_dims, n_bits=int(kept.sum()), side_bytes=2 if self.unit_rows else 0
+            n_dims=self.n_dims,
+            n_bits=int(kept.sum()),
+            side_bytes=2 if self.unit_rows else 0,
+            weighed=self.error_root is not None,
         ).to(self.mean.device)
         per_bit = {"encoder_weight", "encoder_bias", "decoder_weight", "stages"}
         state = {

@@ -132,7 +132,7 @@ class ReportedCodec(ResidentCodec):
         Raises:
             NotFittedError: the codec was not fitted.
             ConfigError: its bits come in stages or rows carry side bytes, as with the preset
-                "search".
+                "search"; or it was fitted with a sensitivity.
         """
         self._coder()
         return linear_maps(self._model, prices=self._prices())

@@ -101,7 +101,7 @@ def flip_margins(model: BinaryAutoencoder, hidden: torch.Tensor, bits: np.ndarra
     """Return by how much each row's squared error would rise if each bit were flipped.
 
     With r what the code leaves of z and s = 1 - 2 b: |D_j|^2 - 2 s_j <r, D_j>, as `bitcodec.refine`
-    has it.
+    has it; of a codec fitted with a sensitivity, the weighed error.
 
     Args:
         model: the autoencoder.
@@ -111,9 +111,9 @@ def flip_margins(model: BinaryAutoencoder, hidden: torch.Tensor, bits: np.ndarra
     Returns:
         (n, h) float32, in squared units of the codec's scales.
     """
-    weight = model.decoder_weight
+    weight = model.weigh(model.decoder_weight)
     given = torch.from_numpy(bits).to(weight)
-    residual = model.standardise(hidden.to(weight)) - model.reconstruct(given)
+    residual = model.weigh(model.standardise(hidden.to(weight)) - model.reconstruct(given))
     margins = (residual @ weight.T).mul_(4 * given - 2).add_(weight.square().sum(dim=1))
     result: np.ndarray = margins.cpu().numpy()
     return result

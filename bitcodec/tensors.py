@@ -49,11 +49,19 @@ def model_of(
         raise FormatError(
             f"{where}: encoder_weight must be {(header.n_bits, header.n_dims)}, got {shape}"
         )
+    weighed = "error_root" in tensors
+    if weighed and (
+        header.parameters.side_bytes or tensors["error_root"].shape != 2 * (header.n_dims,)
+    ):
+        raise FormatError(
+            f"{where}: error_root must be {2 * (header.n_dims,)}, of rows without side bytes, got "
+            f"{tensors['error_root'].shape} and {header.parameters.side_bytes} side bytes"
+        )
     model = BinaryAutoencoder(
         n_dims=header.n_dims,
         n_bits=header.n_bits,
         side_bytes=header.parameters.side_bytes,
-        weighed="error_root" in tensors,
+        weighed=weighed,
     )
     usual = {
         name: np.full_like(value.numpy(), _USUAL[name])

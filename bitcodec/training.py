@@ -239,10 +239,11 @@ class Trainer:
                     f"the checkpoint is of hidden states {tuple(shape.tolist())}, got "
                     f"{tuple(_shape(batches).tolist())}: pass the same data, or name another file"
                 )
-            if not torch.allclose(state["model.scale"], self.model.scale.cpu(), rtol=SAME_SCALE):
+            now = self.model.scale.cpu()
+            if not torch.allclose(state["model.scale"], now, rtol=SAME_SCALE, atol=0):
                 raise MismatchError(
-                    "the checkpoint is of hidden states of other standard deviations, or of errors "
-                    "weighed otherwise: pass the same data, or name another file"
+                    "the checkpoint is of hidden states of other standard deviations: pass the "
+                    "same data, or name another file"
                 )
             self.model.load_state_dict(
                 {name: state[f"model.{name}"] for name in self.model.state_dict()}
@@ -340,6 +341,7 @@ def start_training(
     device: torch.device,
     validation: Validation | None = None,
     capture: bool = False,
+    weighed: bool = False,
 ) -> Trainer:
     """Look at the data and set up an autoencoder to train on it.
 
@@ -349,19 +351,17 @@ def start_training(
         device: where to train.
         validation: rows kept from training.
         capture: record a step as a CUDA graph and replay it.
+        weighed: the data's lengths are what errors count, so that one scale is for all dimensions.
 
     Raises:
         ConfigError: the data can be read only once, or a dimension is constant.
         ShapeError: there are fewer rows than a minibatch.
         ValueRangeError: a value is not finite.
     """
-    if not batches.rereadable:
-        raise ConfigError(
-            "fit reads its data several times and a generator can be read once: "
-            "pass a list, a file, or an object whose __iter__ starts anew"
-        )
+    batches.require_rereadable()
     generator = torch.Generator().manual_seed(config.seed)
-    sample = draw_sample(batches, config, generator)
+    looked = dataclasses.replace(config, scaling="global") if weighed else config
+    sample = draw_sample(batches, looked, generator)
     model = start_model(sample, config, generator=generator, device=device)
     return Trainer(model, config, validation=validation, capture=capture)
 

@@ -14,6 +14,7 @@ they always do. Only a search of codes needs R again.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +26,7 @@ from bitcodec.errors import ConfigError, ShapeError, ValueRangeError
 from bitcodec.model import BinaryAutoencoder
 from bitcodec.start import draw_sample
 
+_ORIGIN = ": pass what bitcodec_transformers.sensitivity returns, or another mean of g gᵀ"
 SYMMETRY = 1e-5
 """By how much of its largest entry a sensitivity may differ from its transpose, or of its largest
 eigenvalue be negative: what rounding leaves."""
@@ -39,17 +41,19 @@ class Weighing:
         scale: (d,) float32 there, 0 for constant dimensions; z = (x - mean) / scale.
         root: R, (d, d) float64 there, symmetric.
         inverse: of R.
+        digest: SHA-256 of the sensitivity, hexadecimal.
     """
 
     mean: torch.Tensor
     scale: torch.Tensor
     root: torch.Tensor
     inverse: torch.Tensor
+    digest: str
 
     @classmethod
     def of(
         cls,
-        sensitivity: np.ndarray,
+        sensitivity: np.ndarray | torch.Tensor,
         batches: HiddenBatches,
         config: CodecConfig,
         *,
@@ -65,15 +69,23 @@ class Weighing:
             device: where training is to be.
 
         Raises:
-            ConfigError: codes of this kind cannot weigh errors, or a dimension is constant.
+            ConfigError: codes of this kind cannot weigh errors, a dimension is constant, or the
+                data can be read only once.
             ShapeError: the sensitivity is not (d, d), or there are fewer rows than a minibatch.
             ValueRangeError: it is not finite, symmetric, positive semidefinite, or is all zeros;
                 or a hidden state is not finite.
         """
         _check_weighable(config)
+        batches.require_rereadable()
+        matrix = _checked(sensitivity)
         sample = draw_sample(batches, config, torch.Generator().manual_seed(config.seed))
-        units = sample.scale.double().numpy()
-        minded = _checked(sensitivity, len(units)) * units[:, None] * units
+        units = sample.scale.double().cpu().numpy()
+        if len(matrix) != len(units):
+            raise ShapeError(
+                f"sensitivity must be ({len(units)}, {len(units)}) as the hidden states are (n, "
+                f"{len(units)}), got {matrix.shape}: measure it on the layer they are from"
+            )
+        minded = matrix * units[:, None] * units
         trace, share = np.trace(minded), config.sensitivity_share
         if not trace > 0:
             raise ValueRangeError(
@@ -85,7 +97,8 @@ class Weighing:
         roots = np.sqrt(values.clip(min=1 - share))  # rounding aside, no eigenvalue is less
         matrices = ((vectors * roots) @ vectors.T, (vectors / roots) @ vectors.T)
         root, inverse = (torch.from_numpy(matrix).to(device) for matrix in matrices)
-        return cls(sample.mean.to(device), sample.scale.to(device), root, inverse)
+        digest = hashlib.sha256(matrix.astype("<f8").tobytes()).hexdigest()
+        return cls(sample.mean.to(device), sample.scale.to(device), root, inverse, digest)
 
     @torch.no_grad()
     def weigh(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -116,38 +129,47 @@ class Weighing:
             "decoder_bias": offset @ self.inverse,
             "mean": self.mean,
             "scale": self.scale,
-            "error_root": self.root * y_inverse,
+            "error_root": self.root * y_inverse,  # an error of u is one of z times this
         }
         model = BinaryAutoencoder(n_dims=fitted.n_dims, n_bits=fitted.n_bits, weighed=True)
         model.to(self.mean.device).load_state_dict(folded)
         return model
 
 
-def _checked(sensitivity: np.ndarray, n_dims: int) -> np.ndarray:
+def _checked(sensitivity: np.ndarray | torch.Tensor) -> np.ndarray:
     """Return a sensitivity as symmetric float64."""
-    given = np.asarray(sensitivity)
-    if given.shape != (n_dims, n_dims):
-        raise ShapeError(
-            f"sensitivity must be ({n_dims}, {n_dims}) as the hidden states are (n, {n_dims}), "
-            f"got {given.shape}"
+    given = _as_array(sensitivity)
+    if given.ndim != 2 or given.shape[0] != given.shape[1]:
+        raise ShapeError(f"sensitivity must be (d, d), got {given.shape}{_ORIGIN}")
+    if given.dtype.kind != "f":
+        raise ValueRangeError(f"sensitivity must be floats, got dtype {given.dtype}{_ORIGIN}")
+    if not np.isfinite(given).all():
+        row, column = np.argwhere(~np.isfinite(given))[0]
+        value = given[row, column]
+        raise ValueRangeError(
+            f"sensitivity must be finite, got {value} in row {row}, column {column}{_ORIGIN}"
         )
-    if given.dtype.kind != "f" or not np.isfinite(given).all():
-        raise ValueRangeError(f"sensitivity must be finite floats, got dtype {given.dtype}")
     matrix = given.astype(np.float64)
     symmetric = (matrix + matrix.T) / 2
-    off = np.abs(matrix - symmetric).max()
+    off = 2 * np.abs(matrix - symmetric).max()
     if off > SYMMETRY * np.abs(matrix).max():
         raise ValueRangeError(
-            f"sensitivity must be symmetric, got entries that differ by {2 * off:g} from the "
-            "transpose's"
+            f"sensitivity must be symmetric, got entries that differ by {off:g} from the "
+            f"transpose's{_ORIGIN}"
         )
     values = np.linalg.eigvalsh(symmetric)
     if values[0] < -SYMMETRY * values[-1]:
         raise ValueRangeError(
-            "sensitivity must be positive semidefinite, as a mean of products of gradients is, got "
-            f"an eigenvalue of {values[0]:g}"
+            "sensitivity must be positive semidefinite, got an eigenvalue of "
+            f"{values[0]:g}{_ORIGIN}"
         )
     return symmetric
+
+
+def _as_array(sensitivity: np.ndarray | torch.Tensor) -> np.ndarray:
+    if isinstance(sensitivity, torch.Tensor):
+        return np.asarray(sensitivity.detach().cpu().double())
+    return np.asarray(sensitivity)
 
 
 def _check_weighable(config: CodecConfig) -> None:

@@ -24,6 +24,7 @@ from bitcodec.feature_sets import FeatureSets
 from bitcodec.range_coding import ContextTable, ProbabilityTable, compress, decompress
 from bitcodec.statistics import BitStatistics
 from bitcodec.storage import PackedWriter, open_packed, read_codec_header
+from bitcodec_cli import sensing
 from bitcodec_faiss import (
     AsymmetricIndex,
     HammingIndex,
@@ -68,7 +69,10 @@ def small_codec(side_bytes: int = 0, *, weighed: bool = False) -> BitCodec:
     """Fit a codec of 11 bits on 6 dimensions."""
     parameters = {"n_bits": N_BITS, "n_steps": 3, "batch_size": 16, "refine": "none"}
     codec = BitCodec().set_params(**parameters, side_bytes=side_bytes, device="cpu")
-    minded = np.diag(np.arange(N_DIMS) + 1.0) if weighed else None
+    if weighed:
+        codec.set_params(entropy_weight=0.02)
+    gradients = np.random.default_rng(1).standard_normal((3, N_DIMS))
+    minded = gradients.T @ gradients if weighed else None
     codec.fit(hidden_rows(), provenance={"model": "none", "layer": 0}, sensitivity=minded)
     return codec
 
@@ -190,7 +194,18 @@ def read_features(path: Path) -> Any:
     return sets.n_rows, sets.n_bits, sets.fingerprint, sets.counts.tolist(), rows
 
 
-# hidden states
+# hidden states and what errors of them cost
+
+
+def write_sensitivity(path: Path) -> None:
+    gradients = np.random.default_rng(1).standard_normal((3, N_DIMS))
+    said = {"model": {"name": "none", "digest": "0" * 64}, "layer": 2, "n_tokens": 3}
+    sensing.write_sensitivity(path, gradients.T @ gradients, said, overwrite=False)
+
+
+def read_sensitivity(path: Path) -> Any:
+    matrix, said = sensing.open_sensitivity(path)
+    return said, matrix.tobytes()
 
 
 def write_harvest(path: Path, *, file_format: Any = "safetensors") -> None:
@@ -300,6 +315,7 @@ ARTEFACTS = {
         functools.partial(write_asymmetric, factory="IVF3"), read_index, is_folder=True
     ),
     "features": Artefact(write_features, read_features),
+    "sensitivity": Artefact(write_sensitivity, read_sensitivity),
     "harvest": Artefact(write_harvest, read_harvest, is_folder=True),
     "harvest-npy": Artefact(
         functools.partial(write_harvest, file_format="npy"), read_harvest, is_folder=True
@@ -321,6 +337,7 @@ VERSIONS = {
     "index-asymmetric": 3,
     "index-asymmetric-ivf": index_files.FORMAT_VERSION,
     "features": feature_set_file.VERSION,
+    "sensitivity": sensing.FORMAT_VERSION,
     "harvest": manifest.FORMAT_VERSION,
     "harvest-npy": manifest.FORMAT_VERSION,
     "report": report.VERSION,

@@ -21,7 +21,7 @@ TEXT = "The quick brown fox jumps over the lazy dog. " * 12
 FIT = ("--n-bits", "48", "--n-steps", "20", "--batch-size", "256", "--device", "cpu")
 
 
-def run(*arguments: str | Path) -> Result:
+def run(*arguments: object) -> Result:
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
@@ -44,7 +44,8 @@ def test_it_measures_the_layer_of_the_harvest_with_its_model(
     rows = {"context_length": told["harvest"]["context_length"], "median_norm": told["median_norm"]}
     expected = sensitivity([TEXT], model=language_model, layer=15, **rows)
     np.testing.assert_allclose(matrix, expected, rtol=1e-6, atol=1e-12 * np.abs(expected).max())
-    assert said == {"model": told["model"], "layer": 15, "max_tokens": 20_000}
+    assert (said["model"], said["layer"]) == (told["model"], 15)
+    assert 100 < said["n_tokens"] < len(TEXT) / 3
 
 
 def test_a_fit_weighs_errors_by_it_and_says_so(
@@ -79,9 +80,11 @@ def test_files_that_cannot_be_trusted_are_refused(measured: Path, tmp_path: Path
     from safetensors.numpy import load_file, save_file
 
     matrix = load_file(measured)[TENSOR]
-    said = {"model": {}, "layer": 1, "max_tokens": 1}
+    said = {"model": {}, "layer": 1, "n_tokens": 1}
+    silent = {"format_version": 1, "sha256": "", "model": "m"}
     bad: dict[str, Any] = {
         "no file of": {},
+        "does not say of what model": sealed(silent),
         "format 2, this version reads 1": sealed({"format_version": 2, "sha256": "", **said}),
         "its matrix is not the one": sealed({"format_version": 1, "sha256": "", **said}),
         "its seal does not fit": {"format_version": 1, "sha256": "", **said},
@@ -97,11 +100,16 @@ def test_files_that_cannot_be_trusted_are_refused(measured: Path, tmp_path: Path
     assert f"there is no file {tmp_path / 'none'}" in done.stderr.replace("\n", "")
 
 
-def test_what_is_no_harvest_of_one_layer_is_refused(measured: Path, tmp_path: Path) -> None:
+def test_what_is_no_harvest_and_a_share_of_nothing_are_refused(
+    measured: Path, tmp_path: Path
+) -> None:
     np.save(tmp_path / "hidden.npy", np.zeros((3, 4), np.float32))
     done = run("sensitivity", tmp_path / "hidden.npy", "-o", tmp_path / "out")
     assert done.exit_code == 2
     assert "is no harvest, which would tell model and layer" in done.stderr
+    done = run("fit", tmp_path / "hidden.npy", "-o", tmp_path / "codec", "--sensitivity-share", 0.2)
+    assert done.exit_code == 2
+    assert "the share of a --sensitivity" in done.stderr
     done = run("sensitivity", tmp_path, "-o", measured)
     assert done.exit_code == 1
     assert "exists" in done.stderr

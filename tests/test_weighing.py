@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,20 @@ import torch
 from bitcodec import BitCodec
 from bitcodec.batches import HiddenBatches
 from bitcodec.config import CodecConfig
-from bitcodec.errors import ConfigError, MismatchError, ShapeError, ValueRangeError
+from bitcodec.errors import (
+    ConfigError,
+    FormatError,
+    MismatchError,
+    ShapeError,
+    ValueRangeError,
+)
 from bitcodec.model import BinaryAutoencoder
 from bitcodec.range_coding import learn_context
 from bitcodec.refine import rate_prices
+from bitcodec.row_meter import flip_margins
+from bitcodec.storage import CodecHeader
+from bitcodec.tensors import model_of
+from bitcodec.validation import Validation
 from bitcodec.weighing import Weighing
 from bitcodec_transformers import LanguageModel, pydoc_topics, sensitivity
 
@@ -47,6 +56,7 @@ def fitted(
     **changes: Any,
 ) -> BitCodec:
     settings: dict[str, Any] = {"n_steps": 60, "batch_size": 128, "entropy_weight": 0.1}
+    settings["device"] = "cpu"
     return BitCodec(**settings | changes).fit(rows, sensitivity=minded, validation=validation)
 
 
@@ -111,10 +121,10 @@ class TestWeighing:
         [
             (np.eye(N_DIMS + 1), ShapeError, r"must be \(12, 12\) .*, got \(13, 13\)"),
             (np.ones(N_DIMS), ShapeError, r"got \(12,\)"),
-            (np.eye(N_DIMS, dtype=np.int64), ValueRangeError, "finite floats, got dtype int64"),
-            (np.full((N_DIMS, N_DIMS), np.nan), ValueRangeError, "finite floats"),
+            (np.eye(N_DIMS, dtype=np.int64), ValueRangeError, "must be floats, got dtype int64"),
+            (np.diag([1.0, np.nan] * 6), ValueRangeError, "got nan in row 1, column 1: pass what"),
             (np.triu(np.ones((N_DIMS, N_DIMS))), ValueRangeError, "must be symmetric"),
-            (-np.eye(N_DIMS), ValueRangeError, "semidefinite, .*, got an eigenvalue of -1"),
+            (-np.eye(N_DIMS), ValueRangeError, "semidefinite, got an eigenvalue of -1: pass"),
             (np.zeros((N_DIMS, N_DIMS)), ValueRangeError, "is 0 in every dimension that varies"),
         ],
     )
@@ -200,18 +210,38 @@ class TestWeighedCodec:
         assert errors[0] < errors[1]
 
     def test_dimensions_that_never_vary_keep_their_value(self) -> None:
-        rows = random_states()
+        rows, others = random_states(), np.arange(N_DIMS) != 4
         rows[:, 4] = 2.5
-        codec = fitted(rows, random_sensitivity(), constant="keep")
-        assert (codec.decode(codec.encode(rows))[:, 4] == 2.5).all()
+        minded = random_sensitivity()
+        codec = fitted(rows, minded, constant="keep", n_bits=24)
+        decoded = codec.decode(codec.encode(rows))
+        assert (decoded[:, 4] == 2.5).all()
+        rest, own = rows[:, others], minded[np.ix_(others, others)]
+        without = fitted(rest, own, n_bits=24)
+        expected = weighed_errors(rest, without.decode(without.encode(rest)), own).mean()
+        assert weighed_errors(rows, decoded, minded).mean() == pytest.approx(expected, rel=0.3)
 
-    def test_a_target_and_rows_kept_from_training_count_the_weighed_error(self) -> None:
-        rows, minded = random_states(4000), random_sensitivity(rank=1)
-        plain, weighed = (
-            fitted(rows, given, n_steps=200, target_bits=15, validation=random_states(400, seed=5))
-            for given in (None, minded)
-        )
-        assert weighed.history_[-1].fvu < plain.history_[-1].fvu  # one direction is most of it
+    @pytest.mark.parametrize("given", [True, False])
+    def test_rows_kept_from_training_are_weighed_like_those_trained_on(
+        self, given: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        rows, held = random_states(), random_states(400, seed=5)
+        minded = random_sensitivity()
+        seen: list[torch.Tensor] = []
+
+        def note(self: Validation, batches: HiddenBatches, config: CodecConfig) -> None:
+            start(self, batches, config)
+            seen.append(self._rows)
+
+        start = Validation.__init__
+        monkeypatch.setattr(Validation, "__init__", note)
+        fitted(rows, minded, target_bits=15, validation=held if given else None)
+        config = CodecConfig(batch_size=128)
+        weighing = Weighing.of(minded, HiddenBatches(rows), config, device=CPU)
+        own = weighing.weigh(torch.from_numpy(held if given else rows))
+        exactly = "donot_use_mm_for_euclid_dist"
+        gaps = torch.cdist(seen[0], own, compute_mode=exactly).amin(dim=1)
+        assert (gaps < 1e-5).all()
 
     def test_a_stopped_fit_goes_on_to_the_same_codec(self, tmp_path: Path) -> None:
         rows, minded = random_states(), random_sensitivity()
@@ -222,14 +252,16 @@ class TestWeighedCodec:
             if record.step == 30:
                 raise KeyboardInterrupt
 
-        codec = BitCodec(n_steps=60, batch_size=128, entropy_weight=0.1)
+        codec = BitCodec(n_steps=60, batch_size=128, entropy_weight=0.1, device="cpu")
         with pytest.raises(KeyboardInterrupt):
             codec.fit(
                 rows, sensitivity=minded, checkpoint=place, checkpoint_every=10, on_record=stop
             )
         for other in (None, random_sensitivity(seed=7)):
-            with pytest.raises(MismatchError, match=r"weighed otherwise|scaling"):
+            with pytest.raises(MismatchError, match="is of a training with another sensitivity"):
                 codec.fit(rows, sensitivity=other, checkpoint=place)
+        with pytest.raises(MismatchError, match="hidden states of other standard deviations"):
+            codec.fit(rows * [*([1] * 11), 1.5], sensitivity=minded, checkpoint=place)
         resumed = codec.fit(rows, sensitivity=minded, checkpoint=place)
         assert resumed.fingerprint_ == whole.fingerprint_
 
@@ -247,12 +279,62 @@ class TestWeighedCodec:
         with pytest.raises(ConfigError, match="fitted with a sensitivity"):
             codec.linear_maps()
 
-    def test_a_generator_of_rows_is_refused_as_ever(self) -> None:
-        def batches() -> Iterator[np.ndarray]:
-            yield random_states()
-
+    def test_a_generator_of_rows_is_refused_before_it_is_read(self) -> None:
+        batches = iter([random_states()])
         with pytest.raises(ConfigError, match="a generator can be read once"):
-            BitCodec(batch_size=128).fit(batches(), sensitivity=random_sensitivity())
+            BitCodec(batch_size=128).fit(batches, sensitivity=random_sensitivity())
+        assert len(next(batches)) == 1500
+
+    def test_a_tensor_that_wants_gradients_is_a_sensitivity_too(self) -> None:
+        rows, minded = random_states(), random_sensitivity()
+        tensor = torch.from_numpy(minded).requires_grad_()
+        codecs = [
+            BitCodec(n_steps=20, batch_size=128, device="cpu").fit(rows, sensitivity=given)
+            for given in (minded, tensor)
+        ]
+        assert codecs[0].fingerprint_ == codecs[1].fingerprint_
+
+    def test_reports_count_what_a_flip_costs_by_the_weighed_error(self) -> None:
+        rows = random_states(300)
+        codec = fitted(rows, random_sensitivity())
+        model = codec._model
+        bits = codec.encode_bits(rows[:5])
+        margins = flip_margins(model, torch.from_numpy(rows[:5]), bits)
+        assert model.error_root is not None
+        z = model.standardise(torch.from_numpy(rows[:5]))
+        for row, bit in itertools.product(range(5), range(codec.n_bits_)):
+            flipped = bits[row].copy()
+            flipped[bit] ^= 1
+            codes = torch.from_numpy(np.stack([flipped, bits[row]])).float()
+            errors = (z[row] - model.reconstruct(codes).detach()) @ model.error_root
+            change = errors.double().square().sum(dim=1)
+            assert margins[row, bit] == pytest.approx(float(change[0] - change[1]), abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("n_dims", "root", "side_bytes", "words"),
+    [
+        (60_000, 1, 0, r"must be \(60000, 60000\), .*, got \(1, 1\)"),  # 14 GB where it is made
+        (4, 4, 2, r"without side bytes, got \(4, 4\) and 2 side bytes"),
+    ],
+)
+def test_a_root_that_does_not_fit_is_refused_before_room_is_made_for_it(
+    n_dims: int, root: int, side_bytes: int, words: str
+) -> None:
+    header = CodecHeader(
+        n_dims=n_dims,
+        n_bits=1,
+        n_rows=1,
+        entropy_bits=0,
+        fingerprint="",
+        parameters=CodecConfig(side_bytes=side_bytes),
+    )
+    tensors = {
+        "encoder_weight": np.zeros((1, n_dims), np.float32),
+        "error_root": np.zeros((root, root), np.float32),
+    }
+    with pytest.raises(FormatError, match=words):
+        model_of(header, tensors, where="codec")
 
 
 def test_real_states_are_coded_where_their_model_minds_it(

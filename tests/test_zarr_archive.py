@@ -126,6 +126,7 @@ def test_single_rows_are_numbered_as_in_a_list() -> None:
     archive = small_archive(MemoryStore(), packed)
     assert np.array_equal(archive[8], packed[8])
     assert np.array_equal(archive[-9], packed[0])
+    assert np.array_equal(archive[np.array(3)], packed[3])
     with pytest.raises(IndexError, match="out of range"):
         archive[9]
 
@@ -162,6 +163,8 @@ def test_rows_chosen_by_numbers_read_each_chunk_once(monkeypatch: pytest.MonkeyP
         (np.ones(9, bool), ShapeError, "of a mask take numpy.flatnonzero"),
         ([[1]], ShapeError, "whole numbers, got"),
         ("all", ShapeError, "got 'all'"),
+        ((3, 0), ShapeError, r"got \(3, 0\)"),
+        (np.array([2**64 - 1], np.uint64), IndexError, "row 18446744073709551615 is out of range"),
     ],
 )
 def test_rows_that_there_are_not_are_refused(rows: Any, error: type[Exception], words: str) -> None:

@@ -99,6 +99,8 @@ def fit(
     from bitcodec_cli.sensing import read_sensitivity
 
     chosen = {name: value for name, value in given.items() if value is not None}
+    if sensitivity is None and "sensitivity_share" in chosen:
+        raise click.UsageError("--sensitivity-share is the share of a --sensitivity: name its file")
     codec = BitCodec.preset(preset, **chosen)
     with joined_processes():
         check_codec_target(output, overwrite=overwrite)

@@ -19,6 +19,7 @@ from bitcodec_cli.terminal import note, progress_bar
 if TYPE_CHECKING:
     import numpy as np
 
+FORMAT_VERSION = 1
 TENSOR, METADATA = "sensitivity", "bitcodec_sensitivity"
 
 
@@ -54,27 +55,39 @@ def sensitivity(
     check_target(output, overwrite=overwrite)
     origin = harvest_origin(hidden)
     documents = [read_text(text) for text in texts or (BUILT_IN_TEXT,)]
-    matrix = _measured(documents, origin, max_tokens=max_tokens, device=device)
-    said = {"model": origin.model, "layer": origin.layer, "max_tokens": max_tokens}
+    matrix, n_tokens = _measured(documents, origin, max_tokens=max_tokens, device=device)
+    said = {"model": origin.model, "layer": origin.layer, "n_tokens": n_tokens}
     write_sensitivity(output, matrix, said, overwrite=overwrite)
-    note(f"wrote {output}: layer {origin.layer} of {origin.model['name']}, {matrix.shape}")
+    note(
+        f"wrote {output}: layer {origin.layer} of {origin.model['name']}, "
+        f"{len(matrix)} dimensions, on {n_tokens:,} tokens"
+    )
 
 
 def _measured(
     documents: list[Any], origin: QueryOrigin, *, max_tokens: int, device: str
-) -> np.ndarray:
+) -> tuple[np.ndarray, int]:
+    """Return the Fisher matrix, and the tokens it is the mean over."""
     import bitcodec_transformers
 
     model = load_model_of(origin, name=None, dtype=None, device=device)
+    n_tokens = 0
     with progress_bar("sensitivity", total=max_tokens, unit="tokens") as advance:
-        return bitcodec_transformers.sensitivity(
+
+        def show(record: bitcodec_transformers.TokenProgress) -> None:
+            nonlocal n_tokens
+            n_tokens = record.n_tokens
+            advance(n_tokens)
+
+        matrix = bitcodec_transformers.sensitivity(
             itertools.chain.from_iterable(documents),
             model=model,
             layer=origin.layer,
             max_tokens=max_tokens,
-            progress=lambda record: advance(record.n_tokens),
+            progress=show,
             **rows_of(origin, model=model, layer=origin.layer, context_length=None),
         )
+    return matrix, n_tokens
 
 
 def harvest_origin(hidden: Path) -> QueryOrigin:
@@ -102,7 +115,7 @@ def write_sensitivity(
     Args:
         path: of the .safetensors file.
         matrix: (d, d) float64.
-        said: "model", as a harvest tells it, "layer" and "max_tokens".
+        said: "model", as a harvest tells it, "layer" and "n_tokens".
         overwrite: replace an existing file.
 
     Raises:
@@ -113,7 +126,7 @@ def write_sensitivity(
     from bitcodec.files import atomic_path
     from bitcodec.sealed_json import sealed
 
-    header = sealed({"format_version": 1, "sha256": _sha256_of(matrix), **said})
+    header = sealed({"format_version": FORMAT_VERSION, "sha256": _sha256_of(matrix), **said})
     with atomic_path(path, overwrite=overwrite) as temporary:
         save_file({TENSOR: matrix}, temporary, metadata={METADATA: json.dumps(header)})
 
@@ -135,18 +148,27 @@ def read_sensitivity(path: Path, provenance: dict[str, Any]) -> tuple[np.ndarray
     """
     from bitcodec.errors import MismatchError
 
-    matrix, said = _read(path)
+    matrix, said = open_sensitivity(path)
     model = provenance.get("model")
-    known = (said["model"]["digest"], said["layer"])
+    known = (said["model"].get("digest"), said["layer"])
     if isinstance(model, dict) and known != (model["digest"], provenance["layer"]):
         raise MismatchError(
-            f"{path} is of layer {said['layer']} of {said['model']['name']}, the hidden states are "
-            f"of layer {provenance['layer']} of {model['name']}: measure it anew on this harvest"
+            f"{path} is of layer {said['layer']} of {said['model'].get('name')}, the hidden states "
+            f"are of layer {provenance['layer']} of {model['name']}: measure it on this harvest"
         )
     return matrix, said
 
 
-def _read(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
+def open_sensitivity(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
+    """Read and check a sensitivity, whatever it is of.
+
+    Returns:
+        (d, d) float64, and model, layer and tokens.
+
+    Raises:
+        FileError: there is no such file.
+        FormatError: the file is damaged, foreign or of a newer format.
+    """
     from safetensors import SafetensorError, safe_open
 
     from bitcodec.errors import FileError, FormatError
@@ -157,23 +179,32 @@ def _read(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
         with safe_open(path, framework="np") as file:
             header = json.loads((file.metadata() or {})[METADATA])
             matrix: np.ndarray = file.get_tensor(TENSOR)
-        version, digest = header["format_version"], header["sha256"]
+        version = header["format_version"]
     except FileNotFoundError as error:
         raise FileError(f"there is no file {path}") from error
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise FormatError(
             f"{path} is no file of `bitcodec sensitivity`: {one_line(error)}"
         ) from error
+    if type(version) is not int or version != FORMAT_VERSION:
+        raise FormatError(
+            f"{path} is of format {version!r:.40}, this version reads {FORMAT_VERSION}: upgrade "
+            "bitcodec"
+        )
     said = unsealed(header, where=path)
-    if version != 1:
-        raise FormatError(f"{path} is of format {version!r:.40}, this version reads 1")
-    if digest != _sha256_of(matrix):
+    told = {name: said.get(name) for name in ("model", "layer", "n_tokens")}
+    if [type(value) for value in told.values()] != [dict, int, int]:
+        raise FormatError(f"{path} does not say of what model, layer and tokens it is")
+    if said.get("sha256") != _sha256_of(matrix):
         raise FormatError(f"{path} is damaged: its matrix is not the one that was written")
-    return matrix, {key: said[key] for key in ("model", "layer", "max_tokens")}
+    return matrix, told
 
 
 def _sha256_of(matrix: np.ndarray) -> str:
     import numpy as np
 
-    little = np.ascontiguousarray(matrix, dtype="<f8")
-    return hashlib.sha256(f"{little.shape}".encode() + little.tobytes()).hexdigest()
+    given = np.ascontiguousarray(matrix)
+    little = given.astype(given.dtype.newbyteorder("<"), copy=False)
+    return hashlib.sha256(
+        f"{little.dtype.str} {little.shape}\n".encode() + little.tobytes()
+    ).hexdigest()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
 from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 import zarr
@@ -124,11 +125,11 @@ class ArchiveReader:
                 return np.empty((0, self.row_bytes), dtype=np.uint8)
             packed = self._read(ascending[0], ascending[-1] + 1)[:: ascending.step]
             return packed if chosen.step > 0 else packed[::-1]
-        if isinstance(rows, int | np.integer):
-            row = range(self.n_rows)[rows]
-            single: np.ndarray = self._read(row, row + 1)[0]
-            return single
-        return self._gather(_numbers(rows, n_rows=self.n_rows))
+        if np.ndim(rows) or not isinstance(rows, SupportsIndex):
+            return self._gather(_numbers(rows, n_rows=self.n_rows))
+        row = range(self.n_rows)[operator.index(rows)]
+        single: np.ndarray = self._read(row, row + 1)[0]
+        return single
 
     def batches(self, n_rows: int | None = None) -> Iterator[np.ndarray]:
         """Read all rows in order, some at a time.
@@ -203,14 +204,15 @@ class ArchiveReader:
 def _numbers(rows: ArrayLike, *, n_rows: int) -> np.ndarray:
     """Return numbers of rows, those from the end counted from the start, (n,) int64."""
     given = np.asarray(rows)
-    if given.ndim != 1 or (given.dtype.kind not in "iu" and given.size):
+    is_numbers = given.dtype.kind in "iu" or not given.size
+    if isinstance(rows, tuple) or given.ndim != 1 or not is_numbers:
         raise ShapeError(
             "rows of an archive are chosen by a number, a slice or (n,) whole numbers, got "
             f"{rows!r:.80}: of a mask take numpy.flatnonzero"
         )
+    outside = (given < -n_rows) | (given >= n_rows)
+    if outside.any():
+        raise IndexError(f"row {given[outside][0]} is out of range: the archive has {n_rows} rows")
     numbers = given.astype(np.int64)
     numbers[numbers < 0] += n_rows
-    if len(numbers) and not (numbers.min() >= 0 and numbers.max() < n_rows):
-        worst = given[(numbers < 0) | (numbers >= n_rows)][0]
-        raise IndexError(f"row {worst} is out of range: the archive has {n_rows} rows")
     return numbers
