@@ -31,7 +31,7 @@ from bitcodec_transformers import load_model, splice
 logger = logging.getLogger(__name__)
 
 NAME = "splicing"
-BITS = (90, 1300)
+BITS = (50, 1300)
 """Rates of the rivals that are compared."""
 
 
