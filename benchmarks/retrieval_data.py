@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -96,15 +97,20 @@ def read_judged_texts(folder: Path) -> JudgedTexts:
     )
 
 
-def load_sets(folder: Path, cache: EmbeddingCache) -> list[RetrievalSet]:
-    """Read and embed every set in a folder, in the order of their names.
+def load_sets(
+    folder: Path, cache: EmbeddingCache, names: Sequence[str] | None = None
+) -> list[RetrievalSet]:
+    """Read and embed sets of a folder, in the order of their names.
+
+    Args:
+        folder: holds a folder for each set.
+        cache: keeps the embeddings, or makes them.
+        names: of the wanted sets; by default all.
 
     Raises:
-        FileError: the folder holds no set.
+        FileError: the folder holds no set, or not one that is wanted.
     """
-    found = [read_judged_texts(path.parent) for path in sorted(folder.glob("*/qrels.tsv"))]
-    if not found:
-        raise FileError(f"{folder} must hold folders with corpus.jsonl, queries.jsonl, qrels.tsv")
+    found = [read_judged_texts(folder / name) for name in choose_sets(folder, names)]
     return [
         RetrievalSet(
             name=texts.name,
@@ -116,28 +122,62 @@ def load_sets(folder: Path, cache: EmbeddingCache) -> list[RetrievalSet]:
     ]
 
 
+def choose_sets(folder: Path, names: Sequence[str] | None = None) -> list[str]:
+    """Return the names of the wanted sets, all by default, in their order.
+
+    Raises:
+        FileError: the folder holds no set, or not one that is wanted.
+    """
+    held = sorted(path.parent.name for path in folder.glob("*/qrels.tsv"))
+    if not held:
+        raise FileError(f"{folder} must hold folders with corpus.jsonl, queries.jsonl, qrels.tsv")
+    missing = sorted(set(names or ()) - set(held))
+    if missing:
+        raise FileError(f"{folder} holds no set {missing[0]!r}: there are {', '.join(held)}")
+    return [name for name in held if names is None or name in names]
+
+
 def make_minilm() -> Embed:
     """Load MiniLM: 384 dimensions, computed in bfloat16."""
     embedder = load_embedder("minilm", dtype="bfloat16")
     return embedder.embed
 
 
-def make_mean_pooled(name: str, *, layer: int) -> Embed:
+def make_mean_pooled(name: str, *, layer: int, max_tokens: int) -> Embed:
     """Load a language model whose vector of a text is the mean of its token states.
 
-    The first token of each window and massive rows are left out, as `harvest` does.
+    The first token of each window and massive rows are left out, as `harvest` does. Blocks after
+    the wanted one are not run.
+
+    Args:
+        name: of the model, as `load_model` takes it.
+        layer: the block whose states are taken.
+        max_tokens: tokens of a text that are read.
     """
     model = load_model(name, dtype="bfloat16")
 
     def embed(texts: Sequence[str]) -> np.ndarray:
         parts = []
         for start in range(0, len(texts), POOLED_TEXTS):
-            group = list(texts[start : start + POOLED_TEXTS])
+            group = shortened(texts[start : start + POOLED_TEXTS], model.tokenizer, max_tokens)
             states = hidden_of(group, model=model, layer=layer)
             parts.append(_mean_by_owner(states.hidden, states.rows.column("document"), group))
         return np.concatenate(parts)
 
     return embed
+
+
+def shortened(texts: Sequence[str], tokenizer: Any, max_tokens: int) -> list[str]:
+    """Cut texts after their first tokens.
+
+    Args:
+        texts: of any length.
+        tokenizer: one of transformers' fast ones, which know where in the text a token ends.
+        max_tokens: tokens that are left, special tokens not counted.
+    """
+    places = tokenizer(list(texts), add_special_tokens=False, return_offsets_mapping=True)
+    ends = [offsets[:max_tokens][-1][1] if offsets else 0 for offsets in places["offset_mapping"]]
+    return [text[:end] for text, end in zip(texts, ends, strict=True)]
 
 
 def _mean_by_owner(hidden: np.ndarray, owners: np.ndarray, texts: list[str]) -> np.ndarray:
