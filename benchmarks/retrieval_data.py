@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from bitcodec.errors import FileError, ValueRangeError
+from bitcodec.errors import FileError
 from bitcodec.files import atomic_path
 from bitcodec_transformers import hidden_of, load_embedder, load_model
 
@@ -146,8 +146,8 @@ def make_minilm() -> Embed:
 def make_mean_pooled(name: str, *, layer: int, max_tokens: int) -> Embed:
     """Load a language model whose vector of a text is the mean of its token states.
 
-    The first token of each window and massive rows are left out, as `harvest` does. Blocks after
-    the wanted one are not run.
+    The first token of each window and massive rows are left out, as `harvest` does. A text that
+    leaves no token, as one of Cranfield's does, gets zeros. Blocks after the wanted one do not run.
 
     Args:
         name: of the model, as `load_model` takes it.
@@ -161,7 +161,7 @@ def make_mean_pooled(name: str, *, layer: int, max_tokens: int) -> Embed:
         for start in range(0, len(texts), POOLED_TEXTS):
             group = shortened(texts[start : start + POOLED_TEXTS], model.tokenizer, max_tokens)
             states = hidden_of(group, model=model, layer=layer)
-            parts.append(_mean_by_owner(states.hidden, states.rows.column("document"), group))
+            parts.append(_mean_by_owner(states.hidden, states.rows.column("document"), len(group)))
         return np.concatenate(parts)
 
     return embed
@@ -180,15 +180,12 @@ def shortened(texts: Sequence[str], tokenizer: Any, max_tokens: int) -> list[str
     return [text[:end] for text, end in zip(texts, ends, strict=True)]
 
 
-def _mean_by_owner(hidden: np.ndarray, owners: np.ndarray, texts: list[str]) -> np.ndarray:
-    counts = np.bincount(owners, minlength=len(texts))
-    if not counts.all():
-        text = texts[int(np.argmin(counts))]
-        raise ValueRangeError(f"every text must have tokens to pool, got none for {text[:40]!r}")
-    sums = np.zeros((len(texts), hidden.shape[1]))
+def _mean_by_owner(hidden: np.ndarray, owners: np.ndarray, n_texts: int) -> np.ndarray:
+    """Return (n_texts, d) means of length 1, and zeros for a text without tokens."""
+    sums = np.zeros((n_texts, hidden.shape[1]))
     np.add.at(sums, owners, hidden)
     lengths = np.linalg.norm(sums, axis=1, keepdims=True)
-    means: np.ndarray = (sums / lengths).astype(np.float32)
+    means: np.ndarray = (sums / np.where(lengths > 0, lengths, 1)).astype(np.float32)
     return means
 
 
