@@ -152,16 +152,18 @@ def scan_rows(
 
 
 def _nearest(flat: Any, ids: np.ndarray, queries: np.ndarray, *, k: int, ascending: bool) -> Hits:
-    # FAISS takes the first rows of those at the k-th distance. Where ids do not come in the order
-    # of rows more than k are fetched; where even the last of those ties with the k-th, all rows up
-    # to that distance are.
+    if ascending and k <= len(ids) and breaks_ties_by_row(flat.code_size):
+        fetched, rows = flat.search(queries, k)
+        return fetched, ids[rows]
+    # FAISS takes the first rows of those at the k-th distance. Their ids need not be the smallest,
+    # so more than k are fetched; where even the last of those ties with the k-th, all rows up to
+    # that distance are.
     scores, found = no_hits(len(queries), k)
-    settled = ascending and breaks_ties_by_row(flat.code_size)
-    reach = min(k, len(ids)) if settled else reach_of(k, n_rows=len(ids))
+    reach = reach_of(k, n_rows=len(ids))
     for block in query_blocks(queries, n_hits=reach):
         fetched, rows = flat.search(queries[block], reach)
         scores[block], found[block] = best(fetched, ids[rows], k=k)
-        if not settled and reach < len(ids):
+        if reach < len(ids):
             tied = np.flatnonzero(fetched[:, -1] == fetched[:, k - 1]) + block.start
             _settle_ties(flat, ids, queries, tied, (scores, found))
     return scores, found
