@@ -37,11 +37,13 @@ from benchmarks.retrieval_data import (
     load_sets,
     make_mean_pooled,
     make_minilm,
+    pool_harvest,
 )
 from benchmarks.retrieval_goals import goals_met
 from benchmarks.retrieval_methods import Fit, exact_neighbours, measure
 from benchmarks.retrieval_plot import plot
 from benchmarks.rivals import make_rivals
+from bitcodec.errors import ValueRangeError
 from bitcodec.files import read_json
 
 NAME = "retrieval"
@@ -136,12 +138,18 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--max-tokens", type=int, default=128, help="tokens of a text that are mean-pooled"
     )
+    parser.add_argument(
+        "--harvest", type=Path, help="states to mean-pool instead of the passages'; saves hours"
+    )
     parser.add_argument("--n-passages", type=int, default=12_000, help="passages of each package")
     parser.add_argument("--seeds", type=int, default=1, help="fits of each of our codecs")
     parser.add_argument("--threads", type=int, default=1, help="of the fits; searches take one")
-    parser.add_argument("--methods", choices=("all", "rivals", "bitcodec"), default="all")
+    parser.add_argument("--methods", nargs="+", default=[""], help="parts of methods' names")
     parser.add_argument("--slow", action="store_true", help="the rivals that learn for minutes too")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.harvest is not None and arguments.model == "minilm":
+        parser.error("--harvest holds the states of a causal model: name it with --model")
+    return arguments
 
 
 def open_cache(arguments: argparse.Namespace) -> EmbeddingCache:
@@ -157,7 +165,9 @@ def open_cache(arguments: argparse.Namespace) -> EmbeddingCache:
 
 
 def load_passages(arguments: argparse.Namespace, cache: EmbeddingCache) -> np.ndarray:
-    """Return the passages of all packages as vectors."""
+    """Return other text as vectors: the passages of all packages, or runs of a harvest's tokens."""
+    if arguments.harvest is not None:
+        return pool_harvest(arguments.harvest, layer=arguments.layer)
     passages = read_passages(arguments.packages, n_passages=arguments.n_passages)
     return np.concatenate(
         [cache.embed(f"passages.{name}", texts) for name, texts in passages.items()]
@@ -174,17 +184,28 @@ def training_rows(
 
 
 def choose_methods(arguments: argparse.Namespace, n_dims: int) -> dict[str, Fit]:
-    """Return the methods that were asked for, by name."""
-    rivals = {} if arguments.methods == "bitcodec" else make_rivals(n_dims, slow=arguments.slow)
-    codecs = {} if arguments.methods == "rivals" else make_codecs(n_dims)
-    return rivals | codecs
+    """Return the methods whose names hold one of the parts asked for.
+
+    Raises:
+        ValueRangeError: there are none.
+    """
+    methods = make_rivals(n_dims, slow=arguments.slow) | make_codecs(n_dims)
+    parts = arguments.methods
+    chosen = {name: fit for name, fit in methods.items() if any(part in name for part in parts)}
+    if not chosen:
+        raise ValueRangeError(f"no method's name holds {parts}: there are {', '.join(methods)}")
+    return chosen
 
 
 def describe(
     arguments: argparse.Namespace, sets: list[RetrievalSet], passages: np.ndarray
 ) -> dict[str, Any]:
     """Return what was measured on."""
-    pooled = {"layer": arguments.layer, "max_tokens": arguments.max_tokens}
+    pooled = {
+        "layer": arguments.layer,
+        "max_tokens": arguments.max_tokens,
+        "passages_are": "packages" if arguments.harvest is None else "runs of harvested tokens",
+    }
     return {
         "model": arguments.model,
         **({} if arguments.model == "minilm" else pooled),

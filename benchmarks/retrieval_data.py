@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from bitcodec.batches import HiddenBatches
 from bitcodec.errors import FileError
 from bitcodec.files import atomic_path
-from bitcodec_transformers import hidden_of, load_embedder, load_model
+from bitcodec_transformers import hidden_of, load_embedder, load_model, read_rows
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +25,9 @@ Embed = Callable[[Sequence[str]], np.ndarray]
 
 POOLED_TEXTS = 64
 """Texts whose token states are in memory at once when a language model's are pooled."""
+
+RUN_TOKENS = 32
+"""Tokens of a harvest that are pooled into one vector."""
 
 
 @dataclass(frozen=True)
@@ -165,6 +169,30 @@ def make_mean_pooled(name: str, *, layer: int, max_tokens: int) -> Embed:
         return np.concatenate(parts)
 
     return embed
+
+
+def pool_harvest(folder: Path, *, layer: int) -> np.ndarray:
+    """Pool runs of `RUN_TOKENS` rows of a harvest, none of which spans two documents.
+
+    Args:
+        folder: what `bitcodec_transformers.harvest` wrote; its rows saw up to a window before them.
+        layer: one of the harvest's.
+
+    Returns:
+        (n, d) float32 means of length 1; the rest of a document is left out.
+    """
+    batches = HiddenBatches(folder / f"layer-{layer}").batches(2**16)
+    hidden = np.concatenate([batch.numpy() for batch in batches])
+    owners = read_rows(folder).column("document")
+    new_document = np.flatnonzero(np.diff(owners, prepend=-1))
+    places = np.arange(len(owners)) - np.repeat(
+        new_document, np.diff(new_document, append=len(owners))
+    )
+    starts = np.flatnonzero(places % RUN_TOKENS == 0)
+    whole = np.diff(starts, append=len(owners)) == RUN_TOKENS
+    runs = hidden[starts[whole][:, None] + np.arange(RUN_TOKENS)].mean(axis=1)
+    unit: np.ndarray = runs / np.linalg.norm(runs, axis=1, keepdims=True)
+    return unit
 
 
 def shortened(texts: Sequence[str], tokenizer: Any, max_tokens: int) -> list[str]:
