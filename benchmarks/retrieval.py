@@ -23,8 +23,6 @@ from typing import Any
 import faiss
 import numpy as np
 import torch
-from rich.console import Console
-from rich.table import Table
 
 from benchmarks.passages import read_passages
 from benchmarks.results_file import RESULTS, merge_results
@@ -42,6 +40,7 @@ from benchmarks.retrieval_data import (
 from benchmarks.retrieval_goals import goals_met
 from benchmarks.retrieval_methods import Fit, exact_neighbours, measure
 from benchmarks.retrieval_plot import plot
+from benchmarks.retrieval_table import show
 from benchmarks.rivals import make_rivals
 from bitcodec.errors import ValueRangeError
 from bitcodec.files import read_json
@@ -69,7 +68,8 @@ def main() -> int:
         rows = run_fit(arguments, (cache.model, fit), chosen, passages)
         show(f"{arguments.model}, fitted on {fit}", rows)
         picture = RESULTS / f"{'_'.join(name_parts(cache.model, fit))}.png"
-        plot(rows, picture, title=f"{arguments.model}, {len(chosen)} sets, {fit}")
+        title = f"{arguments.model}, {len(chosen)} sets, {fit}"
+        plot(stored_rows(cache.model, fit), picture, title=title)
     return 0 if goals_met(promised_rows(arguments, cache.model), byte_budgets(384)) else 1
 
 
@@ -116,13 +116,19 @@ def run_fit(
     return rows
 
 
+def stored_rows(model: str, fit: str) -> dict[str, Any]:
+    """Return the rows of all methods that the results file has of a model and a fit."""
+    results = read_json(RESULTS / f"{NAME}.json")["results"]
+    rows: dict[str, Any] = results.get(model, {}).get(fit, {}).get("methods", {})
+    return rows
+
+
 def promised_rows(arguments: argparse.Namespace, model: str) -> dict[str, Any]:
     """Return the rows that goals are about, all that the results file has; none of other runs."""
     of_all_sets = arguments.sets is None or len(arguments.sets) == len(choose_sets(arguments.data))
     if model != "minilm" or arguments.fit == "documents" or not of_all_sets:
         return {}
-    rows: dict[str, Any] = read_json(RESULTS / f"{NAME}.json")["results"][model]["other"]["methods"]
-    return rows
+    return stored_rows(model, "other")
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -201,20 +207,24 @@ def describe(
     arguments: argparse.Namespace, sets: list[RetrievalSet], passages: np.ndarray
 ) -> dict[str, Any]:
     """Return what was measured on."""
-    pooled = {
-        "layer": arguments.layer,
-        "max_tokens": arguments.max_tokens,
-        "passages_are": "packages" if arguments.harvest is None else "runs of harvested tokens",
-    }
     return {
         "model": arguments.model,
-        **({} if arguments.model == "minilm" else pooled),
+        **({} if arguments.model == "minilm" else describe_pooling(arguments)),
         "n_dims": sets[0].documents.shape[1],
         "n_passages": len(passages),
         "sets": {
             judged.name: {"documents": len(judged.documents), "queries": len(judged.queries)}
             for judged in sets
         },
+    }
+
+
+def describe_pooling(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return how vectors were made of token states."""
+    return {
+        "layer": arguments.layer,
+        "max_tokens": arguments.max_tokens,
+        "passages_are": "packages" if arguments.harvest is None else "runs of harvested tokens",
     }
 
 
@@ -274,31 +284,6 @@ def summarise(seeds: list[Run]) -> dict[str, Any]:
 def spread(values: list[float]) -> dict[str, float]:
     """Return median, least and greatest."""
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
-
-
-def show(title: str, rows: dict[str, Any]) -> None:
-    """Print a table: sizes, averages, then nDCG over the floats' and recall@10 of each set."""
-    names = list(next(iter(rows.values()))["sets"])
-    heads = ["bytes", "shared kB", "nDCG", "ceiling", "R@10", "ceiling", "R@100", "queries/s"]
-    table = Table(title=title, caption="averages of the sets, then nDCG ratio and R@10 of each")
-    table.add_column("method", no_wrap=True)
-    for head in heads + [f"{name[:8]}\n{figure}" for name in names for figure in ("nDCG", "R@10")]:
-        table.add_column(head, justify="right", no_wrap=True)
-    for name, row in sorted(rows.items(), key=lambda item: item[1]["bytes_per_vector"]):
-        table.add_row(name, *cells(row, names))
-    Console(width=max(200, Console().width)).print(table)
-
-
-def cells(row: dict[str, Any], names: list[str]) -> Iterator[str]:
-    """Yield the cells of a table's row after its name."""
-    yield f"{row['bytes_per_vector']:.0f}"
-    yield f"{row['shared_bytes'] / 1000:.0f}"
-    figures = ("ndcg_ratio", "ceiling_ndcg_ratio", "recall_10", "ceiling_recall_10", "recall_100")
-    yield from (f"{row['average'][figure]['median']:.3f}" for figure in figures)
-    yield f"{row['average']['queries_per_second']['median']:.0f}"
-    for name in names:
-        for figure in ("ndcg_ratio", "recall_10"):
-            yield f"{row['sets'][name][figure]['median']:.3f}"
 
 
 if __name__ == "__main__":
