@@ -61,16 +61,17 @@ def main() -> int:
     faiss.omp_set_num_threads(arguments.threads)
     torch.set_num_threads(arguments.threads)
     cache = open_cache(arguments)
+    subject = cache.model if arguments.metric == "inner_product" else f"{cache.model}-l2"
     sets = load_sets(arguments.data, cache, arguments.sets)
     passages = load_passages(arguments, cache)
     for fit in FITS if arguments.fit == "both" else (arguments.fit,):
         chosen = [judged for judged in sets if fit == "other" or is_large(judged)]
-        rows = run_fit(arguments, (cache.model, fit), chosen, passages)
+        rows = run_fit(arguments, (subject, fit), chosen, passages)
         show(f"{arguments.model}, fitted on {fit}", rows)
-        picture = RESULTS / f"{'_'.join(name_parts(cache.model, fit))}.png"
+        picture = RESULTS / f"{'_'.join(name_parts(subject, fit))}.png"
         title = f"{arguments.model}, {len(chosen)} sets, {fit}"
-        plot(stored_rows(cache.model, fit), picture, title=title)
-    return 0 if goals_met(promised_rows(arguments, cache.model), byte_budgets(384)) else 1
+        plot(stored_rows(subject, fit), picture, title=title)
+    return 0 if goals_met(promised_rows(arguments, subject), byte_budgets(384)) else 1
 
 
 def name_parts(model: str, fit: str) -> list[str]:
@@ -99,7 +100,8 @@ def run_fit(
 
     Args:
         arguments: which methods, and how often ours are fitted.
-        place: the model and what is fitted on, where the figures go.
+        place: the subject, a model or with another metric, and what is fitted on: where the figures
+            go.
         sets: what is searched.
         passages: other text to fit on.
     """
@@ -141,6 +143,12 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--fit", choices=(*FITS, "both"), default="other")
     parser.add_argument("--model", default="minilm", help="minilm, or a causal model to mean-pool")
     parser.add_argument("--layer", type=int, default=15, help="block whose states are mean-pooled")
+    parser.add_argument(
+        "--metric",
+        choices=("inner_product", "l2"),
+        default="inner_product",
+        help="of float queries; rows of length 1 and a large mean want l2",
+    )
     parser.add_argument(
         "--max-tokens", type=int, default=128, help="tokens of a text that are mean-pooled"
     )
@@ -195,8 +203,9 @@ def choose_methods(arguments: argparse.Namespace, n_dims: int) -> dict[str, Fit]
     Raises:
         ValueRangeError: there are none.
     """
-    methods = make_rivals(n_dims, slow=arguments.slow) | make_codecs(n_dims)
-    parts = arguments.methods
+    metric, parts = arguments.metric, arguments.methods
+    methods = make_rivals(n_dims, slow=arguments.slow, metric=metric)
+    methods |= make_codecs(n_dims, metric=metric)
     chosen = {name: fit for name, fit in methods.items() if any(part in name for part in parts)}
     if not chosen:
         raise ValueRangeError(f"no method's name holds {parts}: there are {', '.join(methods)}")
@@ -209,6 +218,7 @@ def describe(
     """Return what was measured on."""
     return {
         "model": arguments.model,
+        "metric": arguments.metric,
         **({} if arguments.model == "minilm" else describe_pooling(arguments)),
         "n_dims": sets[0].documents.shape[1],
         "n_passages": len(passages),

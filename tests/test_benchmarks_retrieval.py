@@ -13,6 +13,7 @@ import pytest
 
 from benchmarks import retrieval, retrieval_data
 from benchmarks.results_file import merge_results
+from benchmarks.retrieval_codecs import make_codecs
 from benchmarks.retrieval_data import (
     RUN_TOKENS,
     RetrievalSet,
@@ -21,8 +22,11 @@ from benchmarks.retrieval_data import (
     pool_harvest,
     shortened,
 )
+from benchmarks.rivals import make_rivals
 from bitcodec.batches import HiddenBatches
 from bitcodec.errors import FileError, ValueRangeError
+from bitcodec.metrics import recall
+from bitcodec.similarity import Metric
 from bitcodec_transformers import LanguageModel, hidden_of, read_rows
 
 LAYER = 1
@@ -49,6 +53,7 @@ def judged(name: str, n_documents: int = 600, n_dims: int = 16, seed: int = 0) -
 
 def arguments(*, methods: list[str], **others: Any) -> argparse.Namespace:
     settled = {"model": "minilm", "fit": "other", "sets": None, "seeds": 1, "slow": False}
+    settled |= {"metric": "inner_product"}
     return argparse.Namespace(**(settled | {"methods": methods} | others))
 
 
@@ -115,6 +120,25 @@ def test_a_run_replaces_only_the_methods_it_measured(
     assert rows["float"]["average"]["recall_10"]["median"] == 1.0
     assert rows["float"]["sets"]["a"]["ndcg"]["median"] == 1.0
     assert 0.1 < rows["sign"]["average"]["recall_10"]["median"] < 1.0
+
+
+@pytest.mark.parametrize("metric", ["inner_product", "l2"])
+def test_rivals_of_8_bits_find_the_exact_neighbours_by_either_metric(metric: Metric) -> None:
+    some, shift = judged("a"), np.full(16, 3.0, dtype=np.float32)
+    rows = some.documents + shift
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    exact = np.argsort(-(some.queries @ rows.T), axis=1)[:, :10]
+    index = make_rivals(16, metric=metric)["SQ8"](rows, 0)["SQ8"](rows)
+    assert recall(index.search(some.queries, 10), exact) > 0.9
+
+
+def test_ours_take_the_bytes_they_are_named_after_by_either_metric(hidden: np.ndarray) -> None:
+    metrics: tuple[Metric, ...] = ("inner_product", "l2")
+    for metric in metrics:
+        fits = make_codecs(64, metric=metric)
+        builds = fits["bitcodec search 36 B"](hidden[:1000, :64], 0)
+        searchable = builds["bitcodec search 36 B"](hidden[:50, :64])
+        assert searchable.bytes_per_vector == 36
 
 
 def test_a_set_is_never_fitted_on_unless_its_own_documents_are_asked_for() -> None:
