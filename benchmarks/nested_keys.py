@@ -110,7 +110,8 @@ def probe(
     clusters = faiss.Kmeans(rows.shape[1], LISTS, niter=5, seed=SEED, spherical=True)
     clusters.train(train)
     owners = clusters.index.search(rows, 1)[1][:, 0]
-    order = np.argsort(-(queries @ clusters.centroids.T), axis=1)
+    centroids: Any = clusters.centroids
+    order = np.argsort(-(queries @ centroids.T), axis=1)
 
     def shares(n_lists: int) -> Iterator[tuple[float, float]]:
         for wanted, lists in zip(exact, order, strict=True):
