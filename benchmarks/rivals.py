@@ -2,7 +2,8 @@
 
 All but the rows `sign` see vectors less the mean of the training rows. Where scores are inner
 products that adds the same to every document's score: it changes what is rounded, not the order
-that is sought. Before Hamming distance it is a choice, so `sign` stands beside `centred sign`.
+that is sought; where they are distances, queries are shifted as well. Before Hamming distance it is
+a choice, so `sign` stands beside `centred sign`.
 Rows "recentred" were learned the same way but keep documents less the documents' own mean.
 """
 
@@ -17,7 +18,9 @@ import numpy as np
 
 from benchmarks.retrieval_methods import Build, Fit, Search, Searchable
 from bitcodec.bits import pack, unpack
+from bitcodec.similarity import Metric
 
+METRICS = {"inner_product": faiss.METRIC_INNER_PRODUCT, "l2": faiss.METRIC_L2}
 FLOAT_BYTES = 4
 OPQ_ROWS = 16_384
 """Training rows that OPQ's rotation is learned from; its product quantiser takes all."""
@@ -31,20 +34,25 @@ OVERSAMPLE = 4
 """Hamming candidates for each wanted hit of rescored signs."""
 
 
-def make_rivals(n_dims: int, *, slow: bool = False) -> dict[str, Fit]:
+def make_rivals(
+    n_dims: int, *, slow: bool = False, metric: Metric = "inner_product"
+) -> dict[str, Fit]:
     """Return the rivals, by name.
 
     Args:
         n_dims: width of the embeddings, divisible by 8.
         slow: whether OPQ with a byte for 4 dimensions is one; it learns for minutes a set.
+        metric: what FAISS's indexes score by. Rows of length 1 have the same neighbours by both,
+            until they are rounded.
     """
+    kind = METRICS[metric]
     scalar = {
-        name: faiss_fit(name, partial(factory, n_dims, key), recentred=name in RECENTRED)
+        name: faiss_fit(name, partial(factory, n_dims, key, kind), recentred=name in RECENTRED)
         for name, key in SCALAR_QUANTISERS.items()
     }
     products = {
         f"OPQ{m},PQ{m}x8": faiss_fit(
-            f"OPQ{m},PQ{m}x8", partial(make_opq, n_dims, m), recentred=m == n_dims // 8
+            f"OPQ{m},PQ{m}x8", partial(make_opq, n_dims, m, kind), recentred=m == n_dims // 8
         )
         for m in ((n_dims // 8, n_dims // 4) if slow else (n_dims // 8,))
     }
@@ -68,26 +76,24 @@ RECENTRED = ("RaBitQ1", "EDEN1")
 """Those of them that have a recentred row."""
 
 
-def factory(n_dims: int, description: str) -> Any:
-    """Return an untrained FAISS index for inner products, its queries good to 8 bits."""
-    index: Any = faiss.index_factory(n_dims, description, faiss.METRIC_INNER_PRODUCT)
+def factory(n_dims: int, description: str, metric: int = faiss.METRIC_INNER_PRODUCT) -> Any:
+    """Return an untrained FAISS index, its queries good to 8 bits."""
+    index: Any = faiss.index_factory(n_dims, description, metric)
     if "RaBitQ" in description:
         inner: Any = faiss.downcast_index(index.index)
         inner.qb = QUERY_BITS
     return index
 
 
-def make_opq(n_dims: int, n_parts: int) -> Any:
+def make_opq(n_dims: int, n_parts: int, metric: int = faiss.METRIC_INNER_PRODUCT) -> Any:
     """Return an untrained product quantiser of 8 bits a part behind a learned rotation."""
     rotation = faiss.OPQMatrix(n_dims, n_parts)
     rotation.max_train_points, rotation.niter = OPQ_ROWS, OPQ_ROUNDS
-    return faiss.IndexPreTransform(
-        rotation, faiss.IndexPQ(n_dims, n_parts, 8, faiss.METRIC_INNER_PRODUCT)
-    )
+    return faiss.IndexPreTransform(rotation, faiss.IndexPQ(n_dims, n_parts, 8, metric))
 
 
 def faiss_fit(name: str, make_index: Callable[[], Any], *, recentred: bool) -> Fit:
-    """Return the fit of a FAISS index that scores by inner product.
+    """Return the fit of a FAISS index.
 
     Args:
         name: of the method.
@@ -112,12 +118,14 @@ def _fill(trained: np.ndarray, documents: np.ndarray, mean: np.ndarray) -> Searc
     index = faiss.deserialize_index(trained)
     index.add(documents - mean)
     shared = len(trained) + FLOAT_BYTES * len(mean)
-    return Searchable(_found_by(index), float(index.sa_code_size()), shared)
+    # Distances want queries less the mean as well; of inner products it changes no order.
+    shift = mean if index.metric_type == faiss.METRIC_L2 else np.zeros_like(mean)
+    return Searchable(_found_by(index, shift), float(index.sa_code_size()), shared)
 
 
-def _found_by(index: Any) -> Search:
+def _found_by(index: Any, shift: np.ndarray | float = 0) -> Search:
     def search(queries: np.ndarray, k: int) -> np.ndarray:
-        found: np.ndarray = index.search(queries, k)[1]
+        found: np.ndarray = index.search(queries - shift, k)[1]
         return found
 
     return search

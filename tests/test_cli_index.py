@@ -93,6 +93,23 @@ def index_sentences() -> None:
     done("index build c e.npy -o i")
 
 
+@pytest.mark.parametrize("command", ["index build codec p.npy -o i", "index add codec l2 p.npy"])
+def test_codes_of_another_precision_than_the_queries_are_told_of(command: str) -> None:
+    command += " --ids ids.npy"
+    np.save("ids.npy", np.arange(1000, 1005))
+    done("encode codec more.npy -o p.npy --compute bfloat16")
+    result = run(command)
+    assert result.exit_code == 0
+    assert result.stderr.startswith("warning: p.npy was encoded in bfloat16, while queries")
+
+
+def test_codes_of_the_same_precision_are_indexed_without_a_warning() -> None:
+    done("encode codec more.npy -o p.npy")
+    result = run("index build codec p.npy -o i")
+    assert result.exit_code == 0
+    assert result.stderr.startswith("wrote i: ")
+
+
 RESCORED = {"rescore": "asymmetric", "oversample": 5}
 
 

@@ -201,7 +201,13 @@ def _add(opened: PackedIndex, codec: BitCodec, source: Path, ids: Path | None) -
         raise click.UsageError("--ids and SOURCE cannot both be stdin: give a file for one")
     given = None if ids is None else read_ids(ids)
     if packed_header_path(source).is_file():
-        _, packed = open_packed(source, fingerprint=codec.fingerprint_)
+        header, packed = open_packed(source, fingerprint=codec.fingerprint_)
+        if header.compute != codec.compute:
+            note(
+                f"warning: {source} was encoded in {header.compute}, while queries and hidden "
+                f"states are encoded in {codec.compute} here: a few bits of a row differ between "
+                f"the two; encode it with --compute {codec.compute} for codes that agree"
+            )
         opened.add_packed(packed[:], ids=given)
     else:
         opened.add(open_source(source)[0], ids=given)

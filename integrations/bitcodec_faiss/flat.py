@@ -26,6 +26,7 @@ class FlatStore:
     def __init__(self, faiss_index: Any) -> None:
         self.faiss_index = faiss_index
         self._flat = load_faiss().downcast_IndexBinary(faiss_index.index)
+        self._ascending: bool | None = None if faiss_index.ntotal else True  # None: not yet asked
 
     @classmethod
     def empty(cls, row_bytes: int) -> FlatStore:
@@ -53,6 +54,8 @@ class FlatStore:
 
     def add(self, packed: np.ndarray, ids: np.ndarray) -> None:
         """Add rows whose ids were checked."""
+        if self._ascending:
+            self._ascending = _ascend(np.append(self.ids[-1:], ids))
         self.faiss_index.add_with_ids(packed, ids)
 
     def remove(self, ids: np.ndarray) -> None:
@@ -63,10 +66,18 @@ class FlatStore:
         self, queries: np.ndarray, *, k: int, allowed: np.ndarray | None, effort: int | None
     ) -> Hits:
         """Find the k nearest allowed rows, exactly."""
-        return flat_nearest(self._flat, self.ids, queries, k=k, allowed=allowed)
+        if self._ascending is None:
+            self._ascending = _ascend(self.ids)
+        return flat_nearest(
+            self._flat, self.ids, queries, k=k, allowed=allowed, ascending=self._ascending
+        )
 
     def within(
         self, queries: np.ndarray, *, radius: int, allowed: np.ndarray | None, effort: int | None
     ) -> RangeHits:
         """Find all allowed rows within `radius`, exactly."""
         return flat_within(self._flat, self.ids, queries, radius=radius, allowed=allowed)
+
+
+def _ascend(ids: np.ndarray) -> bool:
+    return bool((ids[1:] > ids[:-1]).all())
