@@ -94,7 +94,8 @@ class CodecConfig:
     """Alternations of searching codes and refitting the decoder after training; they need a
     `refine` other than "none", or `pull`."""
     constant: ConstantPolicy = "refuse"
-    """Dimensions that never vary: refuse the data, or keep their value in the codec."""
+    """Dimensions that never vary: refuse the data, or keep their value in the codec. Those that
+    vary by float32's rounding alone, beside the others, keep their mean; a log line says so."""
     seed: int = 0
     """Seed of everything random in the fit."""
     device: str = "auto"
