@@ -114,6 +114,16 @@ def test_a_split_of_a_stream_is_the_same_at_every_reading() -> None:
     assert len(rows_of(held)) > 1000
 
 
+def test_a_split_of_many_rows_holds_whole_stretches_of_text() -> None:
+    rows = np.arange(150_000, dtype=np.float32)[:, None]
+    rest, held = HiddenBatches(rows).split(one_in=20)
+    assert sorted(rows_of(rest) + rows_of(held)) == list(range(150_000))
+    kept = rows_of(held)
+    edges = np.flatnonzero(np.diff(kept) > 1)
+    assert len(edges) + 1 == 8  # runs of 1,024 rows
+    assert len(kept) == held.n_rows == 8 * 1024
+
+
 def test_too_few_rows_to_measure_on_are_refused(hidden: np.ndarray) -> None:
     with pytest.raises(ShapeError, match="10 rows are kept from training to measure on"):
         BitCodec(n_bits=20, n_steps=4, batch_size=64, patience=2).fit(
