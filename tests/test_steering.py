@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import Any
 
@@ -91,6 +92,23 @@ def test_steering_finds_the_weight_of_a_rate_that_falls_with_it() -> None:
         bits += (settled - bits) / 60  # and how long it takes
         steering.update(progress=step / 1000, fvu=0.3, entropy_bits=bits)
     assert bits == pytest.approx(200.0, rel=0.02)
+
+
+@pytest.mark.parametrize("slope", [-0.1, -0.3, -0.9])
+@pytest.mark.parametrize(("target", "sign"), [("target_bits", 1), ("target_fvu", -1)])
+def test_a_weight_settles_in_few_measures_whatever_the_slope(
+    target: str, sign: int, slope: float
+) -> None:
+    config = CodecConfig.from_dict({target: 0.25})
+    steering = Steering(config)
+    place = math.log(steering.weight)
+
+    def measured() -> float:
+        return 0.2 * math.exp(sign * slope * (math.log(steering.weight) - place))
+
+    for _ in range(4):
+        steering.settle(fvu=measured(), entropy_bits=measured())
+    assert measured() == pytest.approx(0.25, rel=0.01)
 
 
 # rows kept from training
