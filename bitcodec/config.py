@@ -72,7 +72,8 @@ class CodecConfig:
     precision: Precision = "float32"
     """Of the products of training; weights, sums and everything after it are float32."""
     revive: bool = True
-    """Give bits that died in training, and bits that double others, a new start."""
+    """Give bits that died in training, or in the searches after it, and bits that double others, a
+    new start."""
     pull: bool = False
     """Pull the encoder towards searched codes after training, so that the linear pass comes near
     them. Codes are then searched in training even where `refine` is "none"."""

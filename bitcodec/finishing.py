@@ -14,9 +14,11 @@ from bitcodec.errors import ValueRangeError
 from bitcodec.imitation import pull_encoder
 from bitcodec.model import BinaryAutoencoder
 from bitcodec.normal_equations import NormalEquations, fit_decoder, sum_errors
-from bitcodec.parallel import own_share, sum_over_processes
+from bitcodec.parallel import own_share, sum_over_processes, take_from_first
 from bitcodec.pruning import prune
 from bitcodec.refine import Refiner, rate_prices
+from bitcodec.reseeding import SearchedRows, reseed
+from bitcodec.revival import DEAD
 from bitcodec.start import take_rows
 from bitcodec.statistics import BitStatistics
 from bitcodec.steering import Steering
@@ -73,6 +75,8 @@ class Finisher:
     def finish(self, batches: HiddenBatches) -> BitStatistics:
         """Refit the decoder, alternately with searching its codes, and make the polarity canonical.
 
+        Bits that are dead after a search get new work before the next.
+
         A transform code keeps its decoder.
 
         Args:
@@ -107,10 +111,13 @@ class Finisher:
         if config.prune:
             sums = self._prune(self._encoded(batches))
         if config.search_effort != "none":
-            for _ in range(config.refine_rounds):
+            for n_left in reversed(range(config.refine_rounds)):
+                rows = SearchedRows(self.model.n_dims)
                 searched = self._searched(batches, self._refiner(sums.bit_sums, sums.n_rows))
-                sums = fit_decoder(self.model, searched, penalty=SEARCH_PENALTY)
+                sums = fit_decoder(self.model, rows.tap(searched), penalty=SEARCH_PENALTY)
                 self._nudge(sums)
+                if config.revive and n_left > 0:  # new bits are refitted, too
+                    self._reseed(rows, sums)
             if config.pull:
                 refiner = self._refiner(sums.bit_sums, sums.n_rows)
                 everything = self._searched(batches, refiner, shared=False)
@@ -134,6 +141,13 @@ class Finisher:
         if self._validation is not None and self._config.has_target:
             self.reached = self._validation.measure(self.model)
         return sums.n_rows, sums.bit_sums
+
+    def _reseed(self, rows: SearchedRows, sums: NormalEquations) -> None:
+        """Give dead bits new work, and count them as if they had done it."""
+        dead = sums.bit_sums < DEAD * sums.n_rows
+        shares = reseed(self.model, rows, dead, entropy_weight=self._steering.weight)
+        take_from_first([shares, *(weight.data for weight in self.model.parameters())])
+        sums.bit_sums = torch.where(shares > 0, shares * sums.n_rows, sums.bit_sums)
 
     def _prune(self, encoded: _Encoded) -> NormalEquations:
         """Drop bits from the model; return the sums of those that are left."""
