@@ -35,6 +35,8 @@ HiddenSource = np.ndarray | torch.Tensor | Paths | Iterable[np.ndarray | torch.T
 
 SHUFFLE_CHUNK_ROWS = 256
 SHUFFLE_BUFFER_BYTES = 2**28
+MIN_RUNS, MAX_RUN_CHUNKS = 6, 16
+"""Of the runs of chunks that `split` holds: so many at least, so long at most."""
 
 
 class HiddenBatches:
@@ -104,23 +106,27 @@ class HiddenBatches:
             )
 
     def split(self, *, one_in: int) -> tuple[Self, Self]:
-        """Divide the rows: the first of every `one_in` chunks of neighbouring rows, and the rest.
+        """Divide the rows: the first of every `one_in` runs of neighbouring rows, and the rest.
 
-        Neighbours stay together, since hidden states of one text are alike. A chunk has 256 rows,
-        or fewer where there would be fewer than two chunks to hold.
+        Neighbours stay together, since hidden states of one text are alike: a run has 4,096 rows,
+        most of whose texts then have no row in the rest; fewer where there would be fewer than
+        `MIN_RUNS` to hold, down to 256, and fewer than that only to have two.
 
         Args:
             one_in: at least 2.
 
         Returns:
-            The rest, and the chunks held; both to be read with `shuffled`.
+            The rest, and the runs held; both to be read with `shuffled`.
         """
         rest, held = copy.copy(self), copy.copy(self)
+        n_chunks = 1
         if self.n_rows is not None:
+            n_chunks = self.n_rows // (MIN_RUNS * one_in * SHUFFLE_CHUNK_ROWS)
+            n_chunks = max(1, min(MAX_RUN_CHUNKS, n_chunks))
             fits = max(1, min(SHUFFLE_CHUNK_ROWS, self.n_rows // (2 * one_in)))
             rest._chunk_rows = held._chunk_rows = fits
-        rest._takes = lambda chunk: chunk % one_in != 0
-        held._takes = lambda chunk: chunk % one_in == 0
+        rest._takes = lambda chunk: chunk // n_chunks % one_in != 0
+        held._takes = lambda chunk: chunk // n_chunks % one_in == 0
         return rest, held
 
     def mapped(self, function: Callable[[torch.Tensor], torch.Tensor]) -> Self:

@@ -75,7 +75,8 @@ class CodecConfig:
     precision: Precision = "float32"
     """Of the products of training; weights, sums and everything after it are float32."""
     revive: bool = True
-    """Give bits that died in training, and bits that double others, a new start."""
+    """Give bits that died in training, or in the searches after it, and bits that double others, a
+    new start."""
     pull: bool = False
     """Pull the encoder towards searched codes after training, so that the linear pass comes near
     them. Codes are then searched in training even where `refine` is "none"."""
@@ -97,7 +98,8 @@ class CodecConfig:
     """Alternations of searching codes and refitting the decoder after training; they need a
     `refine` other than "none", or `pull`."""
     constant: ConstantPolicy = "refuse"
-    """Dimensions that never vary: refuse the data, or keep their value in the codec."""
+    """Dimensions that never vary: refuse the data, or keep their value in the codec. Those that
+    vary by float32's rounding alone, beside the others, keep their mean; a log line says so."""
     seed: int = 0
     """Seed of everything random in the fit."""
     device: str = "auto"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import islice
 
 import numpy as np
 import torch
@@ -13,9 +14,11 @@ from bitcodec.errors import ValueRangeError
 from bitcodec.imitation import pull_encoder
 from bitcodec.model import BinaryAutoencoder
 from bitcodec.normal_equations import NormalEquations, fit_decoder, sum_errors
-from bitcodec.parallel import own_share, sum_over_processes
+from bitcodec.parallel import own_share, sum_over_processes, take_from_first
 from bitcodec.pruning import prune
 from bitcodec.refine import Refiner, rate_prices
+from bitcodec.reseeding import SearchedRows, reseed
+from bitcodec.revival import DEAD
 from bitcodec.start import take_rows
 from bitcodec.statistics import BitStatistics
 from bitcodec.steering import Steering
@@ -33,6 +36,8 @@ PRUNE_PENALTY = 10.0
 """The same where bits are dropped: what took the place of a dropped bit must not be held back."""
 STEERED_ROUNDS = 6
 """At most so many measurements of searched codes, each followed by a change of their price."""
+STEERED_BATCHES = 8
+"""Of `REFIT_BATCH` rows, on which activities are counted at each of these prices."""
 CLOSE_ENOUGH = 0.01
 """Share of a wanted rate or error at which the price is right."""
 
@@ -70,6 +75,8 @@ class Finisher:
     def finish(self, batches: HiddenBatches) -> BitStatistics:
         """Refit the decoder, alternately with searching its codes, and make the polarity canonical.
 
+        Bits that are dead after a search get new work before the next.
+
         A transform code keeps its decoder.
 
         Args:
@@ -104,18 +111,21 @@ class Finisher:
         if config.prune:
             sums = self._prune(self._encoded(batches))
         if config.search_effort != "none":
-            for _ in range(config.refine_rounds):
-                searched = self._searched(batches, sums)
-                sums = fit_decoder(self.model, searched, penalty=SEARCH_PENALTY)
-                self._steer(sums, n_rounds=1)
+            for n_left in reversed(range(config.refine_rounds)):
+                rows = SearchedRows(self.model.n_dims)
+                searched = self._searched(batches, self._refiner(sums.bit_sums, sums.n_rows))
+                sums = fit_decoder(self.model, rows.tap(searched), penalty=SEARCH_PENALTY)
+                self._nudge(sums)
+                if config.revive and n_left > 0:  # new bits are refitted, too
+                    self._reseed(rows, sums)
             if config.pull:
-                everything = self._searched(batches, sums, shared=False)
+                refiner = self._refiner(sums.bit_sums, sums.n_rows)
+                everything = self._searched(batches, refiner, shared=False)
                 pull_encoder(self.model, everything, n_rows=sums.n_rows)
         if config.refine == "none":
             return self._refit_linear(batches, sums)
         if config.has_target:
-            self._steer(sums, n_rounds=STEERED_ROUNDS)
-            return self._sum_bits(self._searched(batches, sums))
+            return self._settle(batches, sums)
         return sums.n_rows, sums.bit_sums
 
     def _refit_linear(
@@ -132,6 +142,13 @@ class Finisher:
             self.reached = self._validation.measure(self.model)
         return sums.n_rows, sums.bit_sums
 
+    def _reseed(self, rows: SearchedRows, sums: NormalEquations) -> None:
+        """Give dead bits new work, and count them as if they had done it."""
+        dead = sums.bit_sums < DEAD * sums.n_rows
+        shares = reseed(self.model, rows, dead, entropy_weight=self._steering.weight)
+        take_from_first([shares, *(weight.data for weight in self.model.parameters())])
+        sums.bit_sums = torch.where(shares > 0, shares * sums.n_rows, sums.bit_sums)
+
     def _prune(self, encoded: _Encoded) -> NormalEquations:
         """Drop bits from the model; return the sums of those that are left."""
         sums = sum_errors(self.model, encoded)
@@ -140,23 +157,46 @@ class Finisher:
         )
         return sums.select(kept)
 
-    def _steer(self, sums: NormalEquations, *, n_rounds: int) -> None:
-        """Move the price of a bit until searched codes of the validation rows are as wished."""
+    def _nudge(self, sums: NormalEquations) -> None:
+        """Move the price of a bit towards the wish, before codes are searched and refitted to."""
         if self._validation is None or not self._config.has_target or self._config.refine == "none":
             return
-        for _ in range(n_rounds):
-            fvu, entropy_bits = self._validation.measure(self.model, refiner=self._refiner(sums))
-            self.reached = fvu, entropy_bits
-            if abs(self._steering.miss(fvu=fvu, entropy_bits=entropy_bits)) < CLOSE_ENOUGH:
-                return
+        fvu, entropy_bits = self._measure(self._validation, sums.bit_sums, sums.n_rows)
+        if abs(self._steering.miss(fvu=fvu, entropy_bits=entropy_bits)) >= CLOSE_ENOUGH:
             self._steering.move(self._steering.correction(fvu=fvu, entropy_bits=entropy_bits))
-        self.reached = self._validation.measure(self.model, refiner=self._refiner(sums))
+
+    def _settle(self, batches: HiddenBatches, sums: NormalEquations) -> tuple[int, torch.Tensor]:
+        """Move the price until searched codes of the validation rows are as wished; count codes.
+
+        Rarer bits are dearer, and dearer bits rarer: activities are counted anew at every price.
+        """
+        assert self._validation is not None, "a target has rows to measure on"
+        n_rows, bit_sums = sums.n_rows, sums.bit_sums
+        for _ in range(STEERED_ROUNDS):
+            fvu, entropy_bits = self._measure(self._validation, bit_sums, n_rows)
+            if abs(self._steering.miss(fvu=fvu, entropy_bits=entropy_bits)) < CLOSE_ENOUGH:
+                break
+            self._steering.settle(fvu=fvu, entropy_bits=entropy_bits)
+            searched = self._searched(batches, self._refiner(bit_sums, n_rows))
+            n_rows, bit_sums = self._sum_bits(islice(searched, STEERED_BATCHES))
+        searched = self._searched(batches, self._refiner(bit_sums, n_rows))
+        n_rows, bit_sums = self._sum_bits(searched)
+        self.reached = self._measure(self._validation, bit_sums, n_rows)  # as the codec will encode
+        return n_rows, bit_sums
+
+    def _measure(
+        self, validation: Validation, bit_sums: torch.Tensor, n_rows: int
+    ) -> tuple[float, float]:
+        """Return FVU and bits of the validation rows' codes, searched at these activities."""
+        return validation.measure(self.model, refiner=self._refiner(bit_sums, n_rows))
 
     def _count(self, batches: HiddenBatches) -> tuple[int, torch.Tensor]:
         """Return the same of the linear pass, without a refit: on other text, that loses."""
         return self._sum_bits(self._encoded(batches))
 
-    def _sum_bits(self, encoded: _Encoded) -> tuple[int, torch.Tensor]:
+    def _sum_bits(
+        self, encoded: Iterable[tuple[torch.Tensor, torch.Tensor]]
+    ) -> tuple[int, torch.Tensor]:
         device = self.model.mean.device
         n_rows = torch.zeros((), dtype=torch.float64, device=device)
         bit_sums = torch.zeros(self.model.n_bits, dtype=torch.float64, device=device)
@@ -179,17 +219,16 @@ class Finisher:
             yield self.model.encode(standardised), standardised
 
     def _searched(
-        self, batches: HiddenBatches, sums: NormalEquations, *, shared: bool = True
+        self, batches: HiddenBatches, refiner: Refiner, *, shared: bool = True
     ) -> _Encoded:
-        """Yield the same with bits searched for the present decoder and activities."""
-        refiner = self._refiner(sums)
+        """Yield the same with searched bits."""
         effort = "fast" if self._config.refine == "none" else self._config.refine
         for bits, standardised in self._encoded(batches, shared=shared):
             rows, starts = standardised.cpu().numpy(), bits.to(torch.uint8).cpu().numpy()
             found = refiner.refine(rows, starts, effort=effort)
             yield torch.from_numpy(found).to(bits), standardised
 
-    def _refiner(self, sums: NormalEquations) -> Refiner:
-        counts: np.ndarray = sums.bit_sums.cpu().numpy()
-        prices = rate_prices(counts, sums.n_rows, entropy_weight=self._steering.weight)
+    def _refiner(self, bit_sums: torch.Tensor, n_rows: int) -> Refiner:
+        counts: np.ndarray = bit_sums.cpu().numpy()
+        prices = rate_prices(counts, n_rows, entropy_weight=self._steering.weight)
         return Refiner(self.model.decoder_weight, self.model.decoder_bias, price=prices)

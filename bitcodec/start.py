@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -10,10 +11,13 @@ import torch
 from bitcodec.batches import HiddenBatches
 from bitcodec.config import CodecConfig
 from bitcodec.errors import ConfigError, ShapeError, ValueRangeError
+from bitcodec.hidden_checks import NOISE
 from bitcodec.model import BinaryAutoencoder
 from bitcodec.normal_equations import fit_decoder
 from bitcodec.parallel import own_share
 from bitcodec.transform import start_transform
+
+logger = logging.getLogger(__name__)
 
 SCALE_ROWS = 2**18
 """Rows from which mean and scale are taken; more change nothing that matters."""
@@ -71,6 +75,7 @@ def draw_sample(batches: HiddenBatches, config: CodecConfig, generator: torch.Ge
         raise _too_few_rows(batches, config)
     mean, scale = moments.mean_and_scale()
     _check_constant(scale, config)
+    scale = _without_noise(scale)
     _check_tiny(scale)
     if config.scaling == "global":
         scale = torch.where(scale > 0, scale.square().mean().sqrt(), 0.0)
@@ -204,6 +209,21 @@ class _Moments:
         # What varies by less than float32 can tell from its mean does not vary.
         noise = torch.finfo(torch.float32).eps * mean.abs()
         return mean, torch.where(scale > noise, scale, 0.0)
+
+
+def _without_noise(scale: torch.Tensor) -> torch.Tensor:
+    """Return scales with 0 for dimensions that are constant up to float32's rounding.
+
+    Divided by its own scale, noise would weigh as much as a real dimension.
+    """
+    noise = (scale > 0) & (scale < NOISE * scale[scale > 0].quantile(0.5))
+    if noise.any():
+        logger.warning(
+            "%d of %d dimensions vary by float32's rounding alone (first: %d) and are taken as "
+            "constant",
+            *(int(noise.sum()), len(scale), int(noise.nonzero()[0])),
+        )
+    return torch.where(noise, 0.0, scale)
 
 
 def _check_tiny(scale: torch.Tensor) -> None:

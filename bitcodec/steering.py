@@ -22,6 +22,10 @@ TIME_CONSTANT = 0.05
 """Share of the steps in which steering makes up for most of a difference."""
 SLOPE_BITS, SLOPE_FVU = -1.0, 0.6
 """d log(rate) / d log(weight), and of the error, roughly."""
+SETTLED_BITS, SETTLED_FVU = -0.5, 0.3
+"""The same of codes searched with a decoder as it is."""
+SETTLED_RANGE = (0.1, 2.0)
+"""Sizes of these that are believed when they are measured."""
 RANGE = (1e-4, 1e2)
 """Weights that steering may use."""
 
@@ -43,6 +47,7 @@ class Steering:
         self._config = config
         self._first_bits = 0.0
         self._settled = 0.0
+        self._measured: tuple[float, float] | None = None
         self.search_bits, self.search_fvu = 1.0, 1.0
         self.weight = config.entropy_weight
         if config.target_fvu is not None:
@@ -95,10 +100,30 @@ class Steering:
 
     def correction(self, *, fvu: float, entropy_bits: float) -> float:
         """Return by how much log beta should change where codes are as measured."""
+        slope = SLOPE_FVU if self._config.target_bits is None else SLOPE_BITS
+        return self._log_miss(fvu=fvu, entropy_bits=entropy_bits) / -slope
+
+    def settle(self, *, fvu: float, entropy_bits: float) -> None:
+        """Change the weight where nothing else changes: by the secant of the last two measures."""
+        miss = self._log_miss(fvu=fvu, entropy_bits=entropy_bits)
+        place, slope = math.log(self.weight), self._settled_slope
+        if self._measured is not None and self._measured[0] != place:
+            seen = (miss - self._measured[1]) / (place - self._measured[0])
+            low, high = SETTLED_RANGE
+            slope = math.copysign(min(high, max(low, seen * math.copysign(1, slope))), slope)
+        self._measured = place, miss
+        self.move(max(-1.0, min(1.0, miss / -slope)))
+
+    @property
+    def _settled_slope(self) -> float:
+        return SETTLED_FVU if self._config.target_bits is None else SETTLED_BITS
+
+    def _log_miss(self, *, fvu: float, entropy_bits: float) -> float:
+        """Return the logarithm of what was measured over what was wanted."""
         if self._config.target_bits is not None:
-            return math.log(self._config.target_bits / max(entropy_bits, 1e-3)) / SLOPE_BITS
+            return math.log(max(entropy_bits, 1e-3) / self._config.target_bits)
         assert self._config.target_fvu is not None
-        return math.log(self._config.target_fvu / max(fvu, 1e-9)) / SLOPE_FVU
+        return math.log(max(fvu, 1e-9) / self._config.target_fvu)
 
     def move(self, exponent: float) -> None:
         """Change log beta, within the range that makes sense."""

@@ -113,6 +113,7 @@ LAYERS = (
         "entropy_tree",
         "pruning",
         "revival",
+        "reseeding",
         "imitation",
         "gradients",
         "search_results",

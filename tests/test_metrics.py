@@ -83,6 +83,12 @@ def test_a_dimension_that_does_not_vary_is_left_out_of_the_mean(n_rows: int) -> 
     assert meter.fvu == pytest.approx((found[0] + found[2]) / 2)
 
 
+def test_a_dimension_of_rounding_beside_the_others_is_left_out_of_the_mean() -> None:
+    x = np.random.default_rng(0).normal(size=(50, 4)) * [1.0, 1e-7, 1e-5, 1e4]
+    found = measure(x, np.zeros_like(x)).fvu_per_dimension()
+    assert np.isnan(found).tolist() == [False, True, False, False]
+
+
 @pytest.mark.parametrize("n_rows", [1, 2, 3, 7, 50])
 def test_rows_that_do_not_differ_have_no_variance_to_explain(n_rows: int) -> None:
     x = np.tile(np.random.default_rng(0).normal(size=5), (n_rows, 1))

@@ -202,6 +202,18 @@ def test_a_dimension_that_varies_by_less_than_float32_can_tell_counts_as_constan
         draw(data)
 
 
+@pytest.mark.parametrize("scaling", ["dimension", "global"])
+def test_a_dimension_of_noise_beside_the_others_is_taken_as_constant_and_said_to_be(
+    scaling: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = constant_in()
+    data[:, 1] *= 1e-7  # around 0, where no rounding of its own mean would tell
+    data[:, 3] *= 1e-4
+    sample = draw(data, scaling=scaling)
+    assert (sample.scale == 0).tolist() == [False, True, False, False]
+    assert "1 of 4 dimensions vary by float32's rounding alone (first: 1)" in caplog.text
+
+
 @pytest.mark.parametrize("constant", ["refuse", "keep"])
 def test_data_that_never_varies_is_refused_whatever_the_policy(constant: str) -> None:
     with pytest.raises(ConfigError, match="every dimension of hidden is constant: there is noth"):

@@ -93,7 +93,8 @@ def test_scales_from_the_least_to_the_largest_work(scale: float, side_bytes: int
 
 
 def test_dimensions_of_very_different_scales_work_together() -> None:
-    rows = ROWS * np.logspace(-20, 18, 20).astype(np.float32)
+    scales = np.r_[np.ones(10), np.logspace(-5, 18, 10)]  # a millionth of the median is rounding
+    rows = ROWS * scales.astype(np.float32)
     found = small().fit(rows).evaluate(rows).fvu
     assert found == pytest.approx(small().fit(ROWS).evaluate(ROWS).fvu, rel=0.05)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import Any
 
@@ -93,6 +94,23 @@ def test_steering_finds_the_weight_of_a_rate_that_falls_with_it() -> None:
     assert bits == pytest.approx(200.0, rel=0.02)
 
 
+@pytest.mark.parametrize("slope", [-0.1, -0.3, -0.9])
+@pytest.mark.parametrize(("target", "sign"), [("target_bits", 1), ("target_fvu", -1)])
+def test_a_weight_settles_in_few_measures_whatever_the_slope(
+    target: str, sign: int, slope: float
+) -> None:
+    config = CodecConfig.from_dict({target: 0.25})
+    steering = Steering(config)
+    place = math.log(steering.weight)
+
+    def measured() -> float:
+        return 0.2 * math.exp(sign * slope * (math.log(steering.weight) - place))
+
+    for _ in range(4):
+        steering.settle(fvu=measured(), entropy_bits=measured())
+    assert measured() == pytest.approx(0.25, rel=0.01)
+
+
 # rows kept from training
 
 
@@ -112,6 +130,16 @@ def test_a_split_of_a_stream_is_the_same_at_every_reading() -> None:
     assert rows_of(held) == rows_of(held)
     assert sorted(rows_of(rest) + rows_of(held)) == list(range(6000))
     assert len(rows_of(held)) > 1000
+
+
+def test_a_split_of_many_rows_holds_whole_stretches_of_text() -> None:
+    rows = np.arange(150_000, dtype=np.float32)[:, None]
+    rest, held = HiddenBatches(rows).split(one_in=20)
+    assert sorted(rows_of(rest) + rows_of(held)) == list(range(150_000))
+    kept = rows_of(held)
+    edges = np.flatnonzero(np.diff(kept) > 1)
+    assert len(edges) + 1 == 8  # runs of 1,024 rows
+    assert len(kept) == held.n_rows == 8 * 1024
 
 
 def test_too_few_rows_to_measure_on_are_refused(hidden: np.ndarray) -> None:
