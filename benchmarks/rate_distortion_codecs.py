@@ -146,7 +146,7 @@ def fit_sparse(
     settings = {"entropy_weight": price, "n_steps": n_steps, "sensitivity_share": share}
     codec, seconds = kept.codec(
         name,
-        lambda: BitCodec.preset("archive", constant="keep", **settings),
+        lambda: BitCodec.preset("archive", **settings),
         train,
         sensitivity=sensitivity,
     )
@@ -176,7 +176,7 @@ def fit_dense(kept: Codecs, bits: int, train: np.ndarray) -> Fitted:
     name = f"dense-{bits}"
     codec, seconds = kept.codec(
         name,
-        lambda: BitCodec.preset("search", expansion=bits, side_bytes=4, constant="keep"),
+        lambda: BitCodec.preset("search", expansion=bits, side_bytes=4),
         train,
     )
 
