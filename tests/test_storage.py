@@ -99,7 +99,7 @@ def test_the_header_tells_what_the_codec_is_and_where_it_came_from(
 def test_a_codec_folder_has_two_files_that_other_tools_read(saved: Path) -> None:
     assert sorted(path.name for path in saved.iterdir()) == ["config.json", "model.safetensors"]
     content = json.loads((saved / "config.json").read_text())
-    assert (content["format"], content["format_version"]) == ("bitcodec-codec", 3)
+    assert (content["format"], content["format_version"]) == ("bitcodec-codec", 4)
     assert load_file(saved / "model.safetensors")["encoder_weight"].shape == (67, 576)
 
 
@@ -236,8 +236,8 @@ def test_a_folder_without_one_of_its_files_names_it(saved: Path, name: str) -> N
 
 
 def test_a_codec_of_a_newer_format_asks_for_an_upgrade(saved: Path) -> None:
-    edit_header(saved, format_version=4)
-    assert "is of format 4, this version reads up to 3: upgrade bitcodec" in refused(saved)
+    edit_header(saved, format_version=5)
+    assert "is of format 5, this version reads up to 4: upgrade bitcodec" in refused(saved)
 
 
 @pytest.mark.parametrize("version", ["-", "1", 0, -1, None, 1.0])
