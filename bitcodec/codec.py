@@ -82,7 +82,8 @@ class BitCodec(ReportedCodec):
             sensitivity: (d, d) floats, symmetric and positive semidefinite: what an error of a
                 hidden state costs its model, see `bitcodec_transformers.sensitivity`. Errors then
                 count so in the share `sensitivity_share`, in training (its FVU, a `target_fvu`)
-                and when codes are searched; `evaluate` and reports count them as ever.
+                and when codes are searched; `evaluate` and reports' errors count as ever. Its
+                SHA-256 goes into the provenance.
             checkpoint: a file that keeps the state of training; where it exists, training goes on
                 from it and ends as if it had never stopped. It stays after the fit.
             checkpoint_every: steps between two states, and so the most that a crash can lose.
@@ -142,7 +143,10 @@ class BitCodec(ReportedCodec):
         self._trainer, self._settings = None, settings
         self.history_ = trainer.history
         training = dataclasses.asdict(self.history_[-1]) if self.history_ else {}
-        model = trainer.model if weighing is None else weighing.fold(trainer.model)
+        model = trainer.model
+        if weighing is not None:
+            model = weighing.fold(model)
+            told["sensitivity_sha256"] = weighing.digest
         self._adopt(model, statistics, told, training=training)
         if settings.side_bytes:
             generator = torch.Generator().manual_seed(settings.seed)

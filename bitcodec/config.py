@@ -185,7 +185,7 @@ class CodecConfig:
                     f"got {self.target_bits}"
                 )
         if self.target_fvu is not None:
-            _require(0 < self.target_fvu < 1, "target_fvu", "between 0 and 1", self.target_fvu)
+            _require(0 < self.target_fvu < 1, "target_fvu", "above 0 and below 1", self.target_fvu)
         _require(self.side_bytes == 0, "side_bytes", "0 with a target", self.side_bytes)
         if self.patience is not None:
             raise ConfigError(

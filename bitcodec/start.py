@@ -218,7 +218,7 @@ def _without_noise(scale: torch.Tensor) -> torch.Tensor:
     """
     noise = (scale > 0) & (scale < NOISE * scale[scale > 0].quantile(0.5))
     if noise.any():
-        logger.warning(
+        logger.info(
             "%d of %d dimensions vary by float32's rounding alone (first: %d) and are taken as "
             "constant",
             *(int(noise.sum()), len(scale), int(noise.nonzero()[0])),

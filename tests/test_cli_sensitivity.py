@@ -104,7 +104,7 @@ def test_what_is_no_harvest_and_a_share_of_nothing_are_refused(
     measured: Path, tmp_path: Path
 ) -> None:
     np.save(tmp_path / "hidden.npy", np.zeros((3, 4), np.float32))
-    done = run("sensitivity", tmp_path / "hidden.npy", "-o", tmp_path / "out")
+    done = run("sensitivity", tmp_path / "hidden.npy", "-o", tmp_path / "out.safetensors")
     assert done.exit_code == 2
     assert "is no harvest, which would tell model and layer" in done.stderr
     done = run("fit", tmp_path / "hidden.npy", "-o", tmp_path / "codec", "--sensitivity-share", 0.2)

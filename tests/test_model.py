@@ -206,6 +206,7 @@ def test_a_dimension_that_varies_by_less_than_float32_can_tell_counts_as_constan
 def test_a_dimension_of_noise_beside_the_others_is_taken_as_constant_and_said_to_be(
     scaling: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO", logger="bitcodec.start")
     data = constant_in()
     data[:, 1] *= 1e-7  # around 0, where no rounding of its own mean would tell
     data[:, 3] *= 1e-4

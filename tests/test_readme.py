@@ -34,8 +34,9 @@ def test_the_python_examples_run_one_after_another(
             "n_bits=codec.n_bits_)", "n_bits=codec.n_bits_, n_steps=2)"
         )
         fewer_steps = fewer_steps.replace("target_bits=120", "target_bits=120, n_steps=5")
+        fewer_steps = fewer_steps.replace("n_bits=256)", "n_bits=256, n_steps=20)")
         exec(compile(fewer_steps, "README.md", "exec"), names)
-    assert len(BLOCKS) == 9
+    assert len(BLOCKS) == 10
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "codec",
         "codes.zarr",

@@ -73,7 +73,7 @@ def test_a_wish_that_cannot_be_met_is_admitted_with_what_was_reached(hidden: np.
         ({"target_bits": 0.0}, "target_bits must be above 0"),
         ({"target_bits": 101.0, "n_bits": 100}, "at most the 100 bits of a code, got 101"),
         ({"target_bits": 10.0, "patience": 3}, "pass one of the two"),
-        ({"target_fvu": 1.0}, "target_fvu must be between 0 and 1, got 1"),
+        ({"target_fvu": 1.0}, "target_fvu must be above 0 and below 1, got 1"),
         ({"target_fvu": 0.2, "target_bits": 10.0}, "exclude each other"),
         ({"target_bits": 10.0, "entropy_weight": 0.0}, "needs an entropy_weight above 0"),
         ({"target_fvu": 0.2, "side_bytes": 2}, "side_bytes must be 0 with a target"),

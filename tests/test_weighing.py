@@ -187,6 +187,7 @@ class TestWeighedCodec:
         assert loaded.fingerprint_ == codec.fingerprint_ != fitted(rows).fingerprint_
         assert (loaded.encode(rows) == codec.encode(rows)).all()
         assert (loaded.encode(rows) != fitted(rows).encode(rows)).any()
+        assert len(loaded.provenance_["sensitivity_sha256"]) == 64
 
     def test_a_context_table_prices_its_bits_too(self) -> None:
         rows = random_states()

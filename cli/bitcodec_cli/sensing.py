@@ -19,6 +19,7 @@ from bitcodec_cli.terminal import note, progress_bar
 if TYPE_CHECKING:
     import numpy as np
 
+SUFFIX = ".safetensors"
 FORMAT_VERSION = 1
 TENSOR, METADATA = "sensitivity", "bitcodec_sensitivity"
 
@@ -52,6 +53,8 @@ def sensitivity(
     """
     from bitcodec.files import check_target
 
+    if output.suffix != SUFFIX:
+        raise click.UsageError(f"OUTPUT is a {SUFFIX} file, got {output}: name it so")
     check_target(output, overwrite=overwrite)
     origin = harvest_origin(hidden)
     documents = [read_text(text) for text in texts or (BUILT_IN_TEXT,)]
@@ -182,7 +185,11 @@ def open_sensitivity(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
         version = header["format_version"]
     except FileNotFoundError as error:
         raise FileError(f"there is no file {path}") from error
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
+    except KeyError as error:
+        raise FormatError(
+            f"{path} is no file of `bitcodec sensitivity`, but other tensors"
+        ) from error
+    except (SafetensorError, OSError, TypeError, ValueError, RecursionError) as error:
         raise FormatError(
             f"{path} is no file of `bitcodec sensitivity`: {one_line(error)}"
         ) from error
