@@ -135,6 +135,18 @@ class TestWeighing:
             fitted(random_states(300), minded)
 
 
+@pytest.mark.parametrize("kind", ["array", "stream"])
+def test_mapped_rows_are_those_of_the_source_after_the_functions(kind: str) -> None:
+    rows = random_states(600)
+    source = HiddenBatches(rows if kind == "array" else [rows[:350], rows[350:]])
+    doubled = source.mapped(lambda batch: 2 * batch).mapped(lambda batch: batch + 1)
+    expected = 2 * torch.from_numpy(rows) + 1
+    assert torch.equal(torch.cat(list(doubled.batches(100))), expected)
+    shuffled = torch.cat(list(doubled.shuffled(50, torch.Generator().manual_seed(0))))
+    assert torch.equal(shuffled[shuffled[:, 0].argsort()], expected[expected[:, 0].argsort()])
+    assert torch.equal(torch.cat(list(source.batches(100))), torch.from_numpy(rows))
+
+
 class TestWeighedCodec:
     def test_it_spends_its_bits_where_the_sensitivity_is(self) -> None:
         rows, held = random_states(), random_states(500, seed=9)
