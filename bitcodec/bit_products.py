@@ -90,6 +90,34 @@ def unpack(codes: torch.Tensor, *, n_bits: int) -> torch.Tensor:
     return unpack_by_torch(codes, n_bits=n_bits)
 
 
+def whole_product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """Return the exact product of matrices of whole numbers of one byte.
+
+    CUDA's kernel takes sizes that are multiples of 8 and more than 16 rows; the others are padded.
+
+    Args:
+        left: (n, k) int8.
+        right: (k, m) int8 there.
+
+    Returns:
+        (n, m) int32 there.
+    """
+    n, k, m = left.shape[0], left.shape[1], right.shape[1]
+    if left.device.type == "cpu":
+        return torch._int_mm(_by_rows(left), _by_rows(right))
+    padded_left = torch.nn.functional.pad(left, (0, -k % 8, 0, max(24 - n, -n % 8)))
+    padded_right = torch.nn.functional.pad(right, (0, -m % 8, 0, -k % 8))
+    return torch._int_mm(padded_left.contiguous(), padded_right.contiguous())[:n, :m]
+
+
+def _by_rows(matrix: torch.Tensor) -> torch.Tensor:
+    """Return a matrix with the strides of one in row order, in which torch reads one of a row too.
+
+    A column's transpose is contiguous, and _int_mm on the CPU reads past it.
+    """
+    return matrix.reshape(-1).view(matrix.shape)
+
+
 def pack_by_torch(bits: torch.Tensor) -> torch.Tensor:
     """Do what `pack` does by operations that every device of torch has."""
     padded = torch.nn.functional.pad(bits.to(torch.uint8), (0, -bits.shape[1] % 8))

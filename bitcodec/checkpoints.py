@@ -29,7 +29,7 @@ from bitcodec.locks import writing_alone
 from bitcodec.parallel import rank
 from bitcodec.sealed_json import sealed, unsealed
 
-CHECKPOINT_VERSION = 2
+CHECKPOINT_VERSION = 3
 """Version 2 added the seal, the checksums and the sums over processes; version 1 is refused."""
 _METADATA_KEY = "bitcodec_training"
 

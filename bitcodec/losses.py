@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from bitcodec.covariance import AbsoluteCovariance
 from bitcodec.parallel import mean_over_processes, n_processes
 
 
@@ -42,7 +43,8 @@ def entropy(bits: torch.Tensor) -> torch.Tensor:
         is taken with p at least half a count away from 0 and 1, where it would be infinite.
     """
     precise = torch.promote_types(bits.dtype, torch.float32)
-    activity = mean_over_processes(bits.mean(dim=0, dtype=precise))
+    # The gradient of a mean would be written out for every row.
+    activity = mean_over_processes(bits.sum(dim=0, dtype=precise) / len(bits))
     margin = 0.5 / (len(bits) * n_processes())
     terms: torch.Tensor = _BinaryEntropy.apply(activity, margin)  # type: ignore[no-untyped-call]
     return terms.sum()
@@ -88,59 +90,9 @@ def covariance_with(bits: torch.Tensor, columns: torch.Tensor | None) -> torch.T
         bits: (n, h) float, values 0 or 1.
         columns: (m,) int64 on the device of the bits; None for all.
     """
-    total: torch.Tensor = _Covariance.apply(bits, columns)  # type: ignore[no-untyped-call]
+    total: torch.Tensor = AbsoluteCovariance.apply(bits, columns)  # type: ignore[no-untyped-call]
     scale = 1.0 if columns is None else bits.shape[1] / len(columns)
     return scale * total
-
-
-class _Covariance(torch.autograd.Function):
-    """Sum over i != j, j in some columns, of |cov(b_i, b_j)|.
-
-    Bits and signs are whole numbers of one byte, so their products are exact, and several times
-    faster than products of floats. By hand, too, the gradient takes one product where the whole
-    matrix is asked for, since that is symmetric.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, bits: torch.Tensor, columns: torch.Tensor | None) -> torch.Tensor:
-        n, small = len(bits), bits.to(torch.int8)
-        precise = torch.promote_types(bits.dtype, torch.float32)
-        activity = mean_over_processes(bits.mean(dim=0, dtype=precise))
-        chosen = _chosen(small, columns)
-        # n cov = counts of both - n p_i p_j: the minibatch need not be copied to centre it.
-        matrix = mean_over_processes(_product(small.T, chosen).to(precise))
-        matrix.addr_(activity, _chosen(activity, columns), alpha=-n)
-        if columns is None:
-            matrix.fill_diagonal_(0)
-        else:
-            matrix[columns, torch.arange(len(columns), device=bits.device)] = 0
-        total: torch.Tensor = torch.linalg.vector_norm(matrix, ord=1) / n
-        ctx.save_for_backward(small, columns, activity, matrix.sign_().to(torch.int8))
-        ctx.dtype = bits.dtype
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Any) -> tuple[torch.Tensor, None]:
-        small, columns, activity, signs = ctx.saved_tensors
-        # d|cov_ij| / db_i = sign_ij (b_j - p_j) / n, and the same with i and j exchanged.
-        slope = _centred(small, activity, columns, signs.T)
-        if columns is None:
-            slope *= 2
-        else:
-            slope[:, columns] += _centred(small, activity, None, signs)
-        return slope.mul_(gradients[0] / len(small)).to(ctx.dtype), None
-
-
-def _centred(
-    bits: torch.Tensor, activity: torch.Tensor, columns: torch.Tensor | None, signs: torch.Tensor
-) -> torch.Tensor:
-    """Return (b - p) signs, of some columns of b and p."""
-    product: torch.Tensor = _product(_chosen(bits, columns), signs).to(activity.dtype)
-    return product.sub_(_chosen(activity, columns) @ signs.to(activity.dtype))
-
-
-def _chosen(values: torch.Tensor, columns: torch.Tensor | None) -> torch.Tensor:
-    return values if columns is None else values[..., columns]
 
 
 class _BinaryEntropy(torch.autograd.Function):
@@ -159,19 +111,6 @@ class _BinaryEntropy(torch.autograd.Function):
 
 def _entropy_of(activity: torch.Tensor) -> torch.Tensor:
     return -torch.xlogy(activity, activity) / torch.log(torch.tensor(2.0))
-
-
-def _product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """Return the exact product of int8 matrices, int32.
-
-    CUDA's kernel takes sizes that are multiples of 8 and more than 16 rows; the others are padded.
-    """
-    n, k, m = left.shape[0], left.shape[1], right.shape[1]
-    if left.device.type == "cpu":
-        return torch._int_mm(left.contiguous(), right.contiguous())
-    padded_left = torch.nn.functional.pad(left, (0, -k % 8, 0, max(24 - n, -n % 8)))
-    padded_right = torch.nn.functional.pad(right, (0, -m % 8, 0, -k % 8))
-    return torch._int_mm(padded_left.contiguous(), padded_right.contiguous())[:n, :m]
 
 
 def published_entropy(bits: torch.Tensor) -> torch.Tensor:

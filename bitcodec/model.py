@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from bitcodec.config import Surrogate
+from bitcodec.sparse_products import reconstruct
 from bitcodec.surrogate import step
 
 
@@ -105,7 +106,7 @@ class BinaryAutoencoder(torch.nn.Module):
 
     def reconstruct(self, bits: torch.Tensor) -> torch.Tensor:
         """Return z', (n, d), of float bits (n, h)."""
-        return torch.addmm(self.decoder_bias, bits, self.decoder_weight)
+        return reconstruct(bits, self.decoder_weight, self.decoder_bias)
 
     def forward(
         self,

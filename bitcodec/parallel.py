@@ -86,6 +86,15 @@ def mean_over_processes(own: torch.Tensor) -> torch.Tensor:
     return (own - own.detach()) + total / n_processes()  # the same number in every process
 
 
+def of_all_processes(own: torch.Tensor) -> torch.Tensor:
+    """Return the rows of a tensor of every process, one process's after the other's."""
+    if n_processes() == 1:
+        return own
+    parts = [torch.empty_like(own) for _ in range(n_processes())]
+    distributed.all_gather(parts, own)
+    return torch.cat(parts)
+
+
 def sum_over_processes(*tensors: torch.Tensor) -> None:
     """Replace tensors, which have no gradient, by their sums over the processes."""
     if n_processes() > 1:

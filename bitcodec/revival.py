@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import torch
 
+from bitcodec.bit_products import pack, unpack, whole_product
 from bitcodec.model import BinaryAutoencoder
 from bitcodec.objective import Terms
-from bitcodec.parallel import n_processes, rank, sum_over_processes, take_from_first
+from bitcodec.parallel import (
+    n_processes,
+    of_all_processes,
+    own_rows,
+    rank,
+    sum_over_processes,
+    take_from_first,
+)
 
 DEAD = 1e-4
 """Activity below which a bit is dead."""
@@ -39,45 +47,43 @@ class Revival:
     def __init__(self, n_bits: int, *, device: torch.device) -> None:
         self.counts = torch.zeros(n_bits, dtype=torch.float64, device=device)
         self.n_rows = 0
-        self._both = self.counts.new_zeros(0, 0, dtype=torch.float32)
-        self._n_latest = 0
+        self._latest: list[torch.Tensor] = []
 
     def observe(self, bits: torch.Tensor, *, n_steps_left: int | None = 0) -> None:
         """Count a minibatch.
 
         Args:
             bits: (b, h) float of 0 and 1, this process's rows of it; every process has as many.
-            n_steps_left: steps until the next revival, None before none: in the last
-                `KEPT_BATCHES` of them, pairs of bits are counted, too.
+            n_steps_left: steps until the next revival, None before none: the last `KEPT_BATCHES`
+                minibatches before it are kept, eight bits to a byte.
         """
         self.counts += bits.sum(dim=0, dtype=torch.float32)
         self.n_rows += len(bits) * n_processes()
         if n_steps_left is not None and n_steps_left < KEPT_BATCHES:
-            if n_steps_left == KEPT_BATCHES - 1 or not self._n_latest:
-                self._forget_pairs()
-                self._both = self._both.new_zeros(len(self.counts), len(self.counts))
-            rows = bits.float()
-            self._both += rows.T @ rows  # whole numbers, exact in float32
-            self._n_latest += len(bits) * n_processes()
+            if n_steps_left == KEPT_BATCHES - 1:
+                self._latest = []  # there were too few rows for the revival before
+            self._latest.append(pack(bits > 0))
 
     def state(self) -> dict[str, torch.Tensor]:
         """Return what the next revival depends on, of all processes together, which all ask."""
-        counts, both = self.counts.clone(), self._both.clone()
-        sum_over_processes(counts, both)
-        return {
-            "counts": counts,
-            "n_rows": torch.tensor(self.n_rows),
-            "both": both,
-            "n_latest": torch.tensor(self._n_latest),
-        }
+        counts = self.counts.clone()
+        sum_over_processes(counts)
+        return {"counts": counts, "n_rows": torch.tensor(self.n_rows), "latest": self._all_latest()}
 
     def take(self, state: dict[str, torch.Tensor]) -> None:
         """Go on from a state, of however many processes: the first one holds the sums so far."""
-        own = 1 if rank() == 0 else 0
-        self.counts.copy_(state["counts"] * own)
-        self.n_rows, self._n_latest = int(state["n_rows"]), int(state["n_latest"])
-        expected = [len(self.counts)] * 2 if self._n_latest else [0, 0]
-        self._both = (state["both"].view(expected) * own).to(self._both)
+        self.counts.copy_(state["counts"] * (1 if rank() == 0 else 0))
+        self.n_rows = int(state["n_rows"])
+        latest = state["latest"].to(self.counts.device)
+        if latest.dtype != torch.uint8 or latest.shape[1:] != (self._n_bytes,):
+            raise ValueError(f"expected bytes (n, {self._n_bytes}), got {tuple(latest.shape)}")
+        n_rows = -(-len(latest) // n_processes()) * n_processes()
+        latest = torch.nn.functional.pad(latest, (0, 0, 0, n_rows - len(latest)))  # off in all bits
+        self._latest = [own_rows(latest)]
+
+    @property
+    def _n_bytes(self) -> int:
+        return -(-len(self.counts) // 8)
 
     def is_due(self, n_steps_done: int, n_steps: int) -> bool:
         """Say whether bits are to be revived after so many steps."""
@@ -103,7 +109,7 @@ class Revival:
         Returns:
             (h,) bool, the bits that were restarted.
         """
-        sum_over_processes(self.counts, self._both)
+        sum_over_processes(self.counts)
         restarted = self.counts < DEAD * self.n_rows
         for double, other in reversed(self._doubles(~restarted)):
             model.decoder_weight[other] += model.decoder_weight[double]
@@ -113,21 +119,26 @@ class Revival:
         take_from_first([marks, *(weight.data for weight in model.parameters())])
         restarted = marks > 0
         self.counts.zero_()
-        self.n_rows = 0
-        self._forget_pairs()
+        self.n_rows, self._latest = 0, []
         return restarted
 
-    def _forget_pairs(self) -> None:
-        self._both, self._n_latest = self._both.new_zeros(0, 0), 0
+    def _all_latest(self) -> torch.Tensor:
+        """Return the latest minibatches of all processes, (n, ceil(h / 8)) uint8."""
+        nothing = torch.empty(0, self._n_bytes, dtype=torch.uint8, device=self.counts.device)
+        return of_all_processes(torch.cat([nothing, *self._latest]))
 
     def _doubles(self, alive: torch.Tensor) -> list[tuple[int, int]]:
         """Return pairs of a bit and an earlier one that it doubles, in the latest minibatches."""
-        n_rows, sums = self._n_latest, self._both.diagonal().double()
+        rows = unpack(self._all_latest(), n_bits=len(self.counts)).to(torch.int8)
+        if len(rows) == 0:
+            return []
+        n_rows, sums = len(rows), rows.sum(dim=0).double()
         scale = (n_rows * sums - sums.square()).clamp(min=1e-12).sqrt()
         pairs = []
-        for start in range(0, len(sums), 1024):  # never the whole (h, h) matrix in float64
+        for start in range(0, len(sums), 1024):  # never a whole (h, h) matrix
             some = slice(start, start + 1024)
-            correlation = n_rows * self._both[some].double() - sums[some, None] * sums
+            correlation = n_rows * whole_product(rows[:, some].T, rows).double()
+            correlation -= sums[some, None] * sums
             correlation /= scale[some, None] * scale
             correlation.tril_(start - 1)  # with earlier bits only
             value, other = correlation.max(dim=1)

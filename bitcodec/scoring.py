@@ -29,10 +29,9 @@ from bitcodec.scoring_parts import (
     merge_heaps,
     padded,
     query_lanes,
-    row_parts,
-    run,
     take,
 )
+from bitcodec.threads import row_parts, run
 
 NO_LABEL = -1
 """The label where fewer than k rows match."""

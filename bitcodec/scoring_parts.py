@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
-from bitcodec.errors import ConfigError, ShapeError, ValueRangeError
+from bitcodec.errors import ShapeError, ValueRangeError
 from bitcodec.scoring_kernels import Heaps, Lanes, RowTerms, fill_tables
 
 TABLE_BYTES = 2 << 20
@@ -22,8 +20,6 @@ CHUNK_ROWS = 1 << 16
 """Rows of one call of a kernel; where only some are allowed, so many are copied at a time."""
 
 _WORST_LABEL = int(np.iinfo(np.int64).max)
-
-Result = TypeVar("Result")
 
 
 def check_weights(weights: np.ndarray, bias: np.ndarray, base: np.ndarray) -> None:
@@ -147,23 +143,6 @@ def query_lanes(
         start += n_lanes
 
 
-def row_parts(n_rows: int, *, n_threads: int | None) -> list[slice]:
-    """Cut rows into one part a thread.
-
-    Args:
-        n_rows: rows in all; 0 gives no part.
-        n_threads: None means one for each CPU that this process may use.
-
-    Raises:
-        ConfigError: `n_threads` is below 1.
-    """
-    wanted = _n_cpus() if n_threads is None else n_threads
-    if wanted < 1:
-        raise ConfigError(f"n_threads must be at least 1, got {n_threads}")
-    size = max(1, -(-n_rows // wanted))
-    return [slice(start, min(start + size, n_rows)) for start in range(0, n_rows, size)]
-
-
 def chunks(part: slice) -> Iterator[slice]:
     """Cut a part into chunks of at most `CHUNK_ROWS` rows."""
     for start in range(part.start, part.stop, CHUNK_ROWS):
@@ -173,14 +152,6 @@ def chunks(part: slice) -> Iterator[slice]:
 def take(terms: RowTerms, rows: slice | np.ndarray) -> RowTerms:
     """Return the terms of some rows; absent ones stay absent."""
     return RowTerms(*(values[rows] if len(values) else values for values in terms))
-
-
-def run(task: Callable[[slice], Result], parts: Sequence[slice]) -> list[Result]:
-    """Do a task for every part, each in a thread, and return the results in order."""
-    if len(parts) < 2:
-        return [task(part) for part in parts]
-    with ThreadPoolExecutor(len(parts)) as pool:
-        return list(pool.map(task, parts))
 
 
 def empty_heaps(n_queries: int, k: int) -> Heaps:
@@ -202,9 +173,3 @@ def merge_heaps(
     scores[:, kept] = np.take_along_axis(all_scores, order, axis=1)
     labels[:, kept] = np.take_along_axis(all_labels, order, axis=1)
     labels[np.isneginf(scores)] = no_label
-
-
-def _n_cpus() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

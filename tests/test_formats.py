@@ -83,9 +83,10 @@ def test_the_first_codecs_codes_and_indexes_are_read() -> None:
         np.testing.assert_array_equal(found, packed)
 
 
-def test_an_old_checkpoint_is_refused_with_what_to_do(tmp_path: Path) -> None:
-    (tmp_path / "run").write_bytes((FORMATS / "checkpoint_v1").read_bytes())
-    with pytest.raises(FormatError, match=r"format version 1, .* or name another file"):
+@pytest.mark.parametrize("version", [1, 2])
+def test_an_old_checkpoint_is_refused_with_what_to_do(version: int, tmp_path: Path) -> None:
+    (tmp_path / "run").write_bytes((FORMATS / f"checkpoint_v{version}").read_bytes())
+    with pytest.raises(FormatError, match=rf"format version {version}, .* or name another file"):
         read_checkpoint(tmp_path / "run")
 
 

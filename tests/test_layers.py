@@ -17,6 +17,7 @@ LAYERS = (
     (
         "locks",
         "renaming",
+        "threads",
     ),
     (
         "extras",
@@ -29,6 +30,7 @@ LAYERS = (
         "scratch",
         "scoring_kernels",
         "coactivation_kernels",
+        "sparse_kernels",
         "json_fields",
         "row_texts",
         "bit_products",
@@ -44,8 +46,10 @@ LAYERS = (
         "npy_stream",
         "sealed_json",
         "harvest_shards",
+        "sparse_products",
     ),
     (
+        "covariance",
         "checksums",
         "headers",
         "block_hashes",

@@ -137,7 +137,8 @@ def watch(name):
     inner = getattr(distributed, name)
 
     def call(tensor, *rest, **named):
-        seen.add((name, getattr(tensor, "shape", ())))
+        told = rest[0] if name == "all_gather" else tensor
+        seen.add((name, told.shape))
         return inner(tensor, *rest, **named)
 
     setattr(distributed, name, call)
@@ -231,7 +232,10 @@ def test_processes_tell_each_other_sums_and_weights_whatever_the_number_of_rows(
     assert ranks[0] == ranks[1]
     of_few_rows, of_many = ranks[0]
     assert of_few_rows == of_many
-    assert {name for name, _ in of_many} == {"all_reduce", "broadcast"}
+    assert {name for name, _ in of_many} == {"all_reduce", "all_gather", "broadcast"}
+    gathered = {math.prod(shape) for name, shape in of_many if name == "all_gather"}
+    n_words = -(-SMALL["batch_size"] // 2 // 64)
+    assert n_words * n_bits in gathered  # a minibatch's bits, which its pairs are counted in
     # The largest are the gradient, and the sums over rows of products of bits and dimensions.
     n_weights = 2 * n_bits * n_dims + n_bits + n_dims
     n_products = (n_bits + n_dims + 1) * (n_bits + 1)
@@ -287,10 +291,18 @@ def test_counts_for_a_revival_go_on_with_any_number_of_processes(
     state = before.state()
     parts = []
     for number in (0, 1, 2):  # of three processes
-        monkeypatch.setattr("bitcodec.revival.rank", lambda number=number: number)
-        parts.append(Revival(5, device=torch.device("cpu")))
-        parts[-1].take(state)
-    for name in ("counts", "both"):
-        total = torch.stack([part.state()[name] for part in parts]).sum(dim=0)
-        assert torch.equal(total, state[name])
+        with monkeypatch.context() as patch:
+            for module in ("revival", "parallel"):
+                patch.setattr(f"bitcodec.{module}.rank", lambda number=number: number)
+                patch.setattr(f"bitcodec.{module}.n_processes", lambda: 3)
+            parts.append(Revival(5, device=torch.device("cpu")))
+            parts[-1].take(state)
+    found = [part.state() for part in parts]
+    assert torch.equal(torch.stack([part["counts"] for part in found]).sum(dim=0), state["counts"])
+    # 64 rows do not divide by three: rows with all bits off make them 66.
+    assert [len(part["latest"]) for part in found] == [22, 22, 22]
+    latest = torch.cat([part["latest"] for part in found])
+    assert torch.equal(latest.sort().values.sum(dim=0), state["latest"].sum(dim=0))
     assert [part.n_rows for part in parts] == [64, 64, 64]
+    with pytest.raises(ValueError, match=r"expected bytes \(n, 1\), got \(64, 2\)"):
+        before.take({**state, "latest": state["latest"].repeat(1, 2)})

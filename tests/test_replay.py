@@ -78,6 +78,9 @@ def start(rows: np.ndarray, **settings: Any) -> tuple[Trainer, HiddenBatches]:
 
 @pytest.fixture
 def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
+    """A recorder, and steps that are made of what a GPU runs."""
+    for module in ("sparse_products", "covariance"):
+        monkeypatch.setattr(f"bitcodec.{module}.runs_loops", lambda _: False)
     found = Recorder()
     monkeypatch.setattr(training, "recorder_for", lambda _: found)
     return found
