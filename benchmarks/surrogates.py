@@ -1,10 +1,11 @@
 r"""Surrogate gradients compared: error at equal rate on real hidden states, and how true they are.
 
 Rate: each surrogate trains a codec of 2d bits that is steered to the same bits a row
-(`target_bits`), one linear pass, no search. Truth: on the 16 leading principal components of the
-same states, with 64 bits, the gradient through the step is measured in the course of training: its
-norm, the share of logits where it vanishes, and its cosine with the score-function estimate of the
-loss's own gradient (see `bitcodec.gradients`), beside the cosine of two such estimates.
+(`target_bits`), one linear pass, no search. Where held-out rows take more or fewer bits than were
+wished for, it is fitted anew with another wish. Truth: on the 16 leading principal components of
+the same states, with 64 bits, the gradient through the step is measured in the course of training:
+its norm, the share of logits where it vanishes, and its cosine with the score-function estimate of
+the loss's own gradient (see `bitcodec.gradients`), beside the cosine of two such estimates.
 
     python -m benchmarks.surrogates --fitted HARVEST --held-out HARVEST --plot
 """
@@ -47,6 +48,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "published": {"surrogate": "published"},
 }
 N_COMPONENTS, N_SMALL_BITS, SMALL_STEPS = 16, 64, 600
+FITS, CLOSE = 4, 0.01
+"""Fits of a surrogate at most, and the share of the wanted rate within which the last one is."""
 WIDTH, N_SAMPLES = 0.1, 3000
 """Of the score-function estimate: width in weights of unit logits, and pairs of samples."""
 
@@ -87,11 +90,29 @@ def read_rows(folder: Path, *, n_rows: int) -> np.ndarray:
 def at_equal_rate(
     parameters: dict[str, Any], arguments: argparse.Namespace, held_out: np.ndarray
 ) -> dict[str, float]:
+    """Fit codecs until held-out rows take the wanted bits, and measure the last."""
+    target, fits = arguments.target_bits, list[dict[str, float]]()
+    for _ in range(FITS):
+        fits.append(fit_and_measure(parameters, arguments, held_out, target_bits=target))
+        ratio = arguments.target_bits / fits[-1]["code_bits"]
+        if abs(ratio - 1) < CLOSE:
+            break
+        target *= ratio
+    return {**fits[-1], "fits": len(fits)}
+
+
+def fit_and_measure(
+    parameters: dict[str, Any],
+    arguments: argparse.Namespace,
+    held_out: np.ndarray,
+    *,
+    target_bits: float,
+) -> dict[str, float]:
     """Fit a codec steered to a rate, and measure it on held-out rows."""
     codec = BitCodec(
         expansion=2.0,
         n_steps=arguments.steps,
-        target_bits=arguments.target_bits,
+        target_bits=target_bits,
         refine="none",
         **parameters,
     )

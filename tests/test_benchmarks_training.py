@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from benchmarks import pruning, targets
+from benchmarks import live_bits, pruning, surrogates, targets
 from bitcodec import BitCodec
+from bitcodec.bits import pack
 from bitcodec.config import CodecConfig
 
 
@@ -39,3 +41,31 @@ def test_pruning_is_measured_on_one_training_at_several_prices(
         by_price = np.argsort(pruning.FACTORS)
         assert (np.diff(np.array(bits)[by_price]) < 0).all()
         assert (np.diff(np.array(fvus)[by_price]) > 0).all()
+
+
+def test_dead_dense_and_double_bits_are_counted() -> None:
+    bits = np.random.default_rng(0).random((20_000, 8)) < 0.1
+    bits[:, 0] = False  # dead
+    bits[1:, 1], bits[0, 1] = False, True  # on once in 20,000: dead
+    bits[:, 2] = np.arange(20_000) % 2  # dense
+    bits[:, 4] = bits[:, 3]  # doubles, both
+    bits[:, 5] = ~bits[:, 6]  # the opposite of a bit is no double of it
+    found = live_bits.count(pack(bits.astype(np.uint8)), n_bits=8)
+    assert found == {"n_rows": 20_000, "dead": 2 / 8, "dense": 1 / 8, "doubles": 2 / 8}
+
+
+def test_surrogates_are_fitted_until_their_rate_is_the_same(
+    monkeypatch: pytest.MonkeyPatch, hidden: np.ndarray
+) -> None:
+    wishes: list[float] = []
+
+    def fit(*_: object, target_bits: float) -> dict[str, float]:
+        wishes.append(target_bits)
+        return {"code_bits": 0.9 * target_bits + 4}
+
+    monkeypatch.setattr(surrogates, "fit_and_measure", fit)
+    arguments = argparse.Namespace(target_bits=100.0)
+    found = surrogates.at_equal_rate({}, arguments, hidden)
+    assert wishes[0] == 100
+    assert found["fits"] == len(wishes) == 2
+    assert found["code_bits"] == pytest.approx(100, rel=surrogates.CLOSE)
