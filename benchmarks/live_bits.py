@@ -49,18 +49,18 @@ def main() -> int:
     train, held_out = split.read(arguments.layer)
     for preset in arguments.presets:
         codec = BitCodec() if preset == "default" else BitCodec.preset(preset)
-        began = time.process_time()
-        codec.fit(train[: arguments.fit_rows])
+        fitted, began = train[: arguments.fit_rows], time.process_time()
+        codec.fit(fitted)
         seconds = time.process_time() - began
         result = codec.evaluate(held_out)
         figures = {
             "layer": arguments.layer,
-            "n_fitted": min(len(train), arguments.fit_rows),
+            "n_fitted": len(fitted),
             "fit_cpu_seconds": seconds,
             "n_bits": codec.n_bits_,
             "fvu": result.fvu,
             "entropy_bits": result.entropy_bits,
-            "fitted": count(codec.encode(train[:COUNTED_ROWS]), n_bits=codec.n_bits_),
+            "fitted": count(codec.encode(fitted[:COUNTED_ROWS]), n_bits=codec.n_bits_),
             "held_out": count(codec.encode(held_out), n_bits=codec.n_bits_),
         }
         merge_results(NAME, (preset,), figures)

@@ -49,7 +49,7 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 N_COMPONENTS, N_SMALL_BITS, SMALL_STEPS = 16, 64, 600
 FITS, CLOSE = 4, 0.01
-"""Fits of a surrogate at most, and the share of the wanted rate within which the last one is."""
+"""Fits of a surrogate at most, and the share of the wanted rate that one may be off."""
 WIDTH, N_SAMPLES = 0.1, 3000
 """Of the score-function estimate: width in weights of unit logits, and pairs of samples."""
 
@@ -90,7 +90,7 @@ def read_rows(folder: Path, *, n_rows: int) -> np.ndarray:
 def at_equal_rate(
     parameters: dict[str, Any], arguments: argparse.Namespace, held_out: np.ndarray
 ) -> dict[str, float]:
-    """Fit codecs until held-out rows take the wanted bits, and measure the last."""
+    """Fit codecs until held-out rows take the wanted bits, and return the closest's figures."""
     target, fits = arguments.target_bits, list[dict[str, float]]()
     for _ in range(FITS):
         fits.append(fit_and_measure(parameters, arguments, held_out, target_bits=target))
@@ -98,7 +98,8 @@ def at_equal_rate(
         if abs(ratio - 1) < CLOSE:
             break
         target *= ratio
-    return {**fits[-1], "fits": len(fits)}
+    closest = min(fits, key=lambda fit: abs(fit["code_bits"] - arguments.target_bits))
+    return {**closest, "fits": len(fits)}
 
 
 def fit_and_measure(

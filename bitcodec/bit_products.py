@@ -111,9 +111,9 @@ def whole_product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
 
 
 def _by_rows(matrix: torch.Tensor) -> torch.Tensor:
-    """Return a matrix with the strides of one in row order, in which torch reads one of a row too.
+    """Return a matrix with the strides of row order, also where a dimension is 1.
 
-    A column's transpose is contiguous, and _int_mm on the CPU reads past it.
+    The transpose of a column counts as contiguous whatever its strides, and _int_mm reads past it.
     """
     return matrix.reshape(-1).view(matrix.shape)
 

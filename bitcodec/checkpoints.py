@@ -30,7 +30,7 @@ from bitcodec.parallel import rank
 from bitcodec.sealed_json import sealed, unsealed
 
 CHECKPOINT_VERSION = 3
-"""Version 2 added the seal, the checksums and the sums over processes; version 1 is refused."""
+"""Version 3 holds bits of the latest minibatches, not counts of pairs; 1 and 2 are refused."""
 _METADATA_KEY = "bitcodec_training"
 
 

@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.autograd.function import once_differentiable
 
 from bitcodec import sparse_kernels
 from bitcodec.bit_products import whole_product
-from bitcodec.parallel import n_processes, of_all_processes, sum_over_processes
-from bitcodec.sparse_products import pack_columns, parts_of, runs_loops
+from bitcodec.parallel import gather_rows, n_processes, sum_over_processes
+from bitcodec.sparse_products import as_bytes, pack_columns, parts_of, runs_loops
 from bitcodec.threads import run
 
 
@@ -48,10 +49,10 @@ class AbsoluteCovariance(torch.autograd.Function):
         Args:
             ctx: torch's.
             bits: (n, h) float, values 0 or 1.
-            columns: (m,) int64 on the device of the bits; None for all.
+            columns: (m,) int64 on the device of the bits, each once; None for all.
         """
         precise = torch.promote_types(bits.dtype, torch.float32)
-        small = bits.to(torch.int8)
+        small = as_bytes(bits)
         compare = _compare_by_loops if runs_loops(bits.device) else _compare_by_products
         found = compare(small, columns, precise)
         ctx.save_for_backward(small, columns, found.signs, found.centre, found.activity)
@@ -59,6 +60,7 @@ class AbsoluteCovariance(torch.autograd.Function):
         return found.total
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
         """Return the gradient by the bits, (n, h) of their dtype."""
         small, columns, signs, centre, activity = ctx.saved_tensors
@@ -70,12 +72,20 @@ class AbsoluteCovariance(torch.autograd.Function):
 def _compare_by_loops(
     small: torch.Tensor, columns: torch.Tensor | None, dtype: torch.dtype
 ) -> _Compared:
+    """Compare the bits of all processes, each of which does so for itself.
+
+    Args:
+        small: (n, h) int8 of 0 and 1, this process's rows.
+        columns: as `AbsoluteCovariance` takes them.
+        dtype: of the sums.
+    """
     n_rows = len(small) * n_processes()
-    words = of_all_processes(torch.from_numpy(pack_columns(small).view(np.int64))).numpy()
+    words = gather_rows(torch.from_numpy(pack_columns(small).view(np.int64))).numpy()
     words = words.view(np.uint64)
     counts = np.bitwise_count(words).sum(axis=0, dtype=np.int64)
     which = np.arange(len(counts)) if columns is None else columns.numpy()
-    chosen, chosen_counts = (words, counts) if columns is None else (words[:, which], counts[which])
+    chosen = words if columns is None else np.ascontiguousarray(words[:, which])
+    chosen_counts = counts[which]
     signs = np.empty((len(counts), len(which)), dtype=np.int8)
     sums = np.empty((len(counts), 2), dtype=np.int64)
 
@@ -91,7 +101,7 @@ def _compare_by_loops(
     sums[which, 1] -= signs[which, place] * chosen_counts
     signs[which, place] = 0
     return _Compared(
-        total=torch.tensor(sums[:, 0].sum() / n_rows**2, dtype=dtype),
+        total=torch.tensor(sums[:, 0].sum(dtype=np.float64) / n_rows**2, dtype=dtype),
         signs=torch.from_numpy(signs),
         centre=torch.from_numpy(sums[:, 1] / n_rows).to(dtype),
         activity=torch.from_numpy(counts / n_rows).to(dtype),
@@ -101,20 +111,23 @@ def _compare_by_loops(
 def _compare_by_products(
     small: torch.Tensor, columns: torch.Tensor | None, dtype: torch.dtype
 ) -> _Compared:
-    n, chosen = len(small) * n_processes(), _chosen(small, columns)
-    counts = small.sum(dim=0, dtype=dtype)
-    matrix = whole_product(small.T, chosen).to(dtype)
+    """Do what `_compare_by_loops` does by a product of matrices."""
+    n = len(small) * n_processes()
+    counts = small.sum(dim=0)
+    matrix = whole_product(small.T, _chosen(small, columns)).long()
     sum_over_processes(counts, matrix)
-    # v, in whole numbers that float32 holds for up to 4,096 rows.
-    matrix.mul_(n).addr_(counts, _chosen(counts, columns), alpha=-1)
+    matrix.mul_(n).sub_(counts[:, None] * _chosen(counts, columns))  # v
     if columns is None:
         matrix.fill_diagonal_(0)
     else:
         matrix[columns, torch.arange(len(columns), device=small.device)] = 0
-    total: torch.Tensor = torch.linalg.vector_norm(matrix, ord=1) / n**2
-    signs, activity = matrix.sign_(), counts / n
-    centre = signs @ _chosen(activity, columns)
-    return _Compared(total, signs.to(torch.int8), centre, activity)
+    signs, activity = matrix.sign().to(torch.int8), counts.to(dtype) / n
+    return _Compared(
+        total=matrix.abs_().sum().to(dtype) / n**2,
+        signs=signs,
+        centre=signs.to(dtype) @ _chosen(activity, columns),
+        activity=activity,
+    )
 
 
 def _slopes_by_loops(
@@ -125,22 +138,34 @@ def _slopes_by_loops(
     activity: torch.Tensor,
     scale: torch.Tensor,
 ) -> torch.Tensor:
+    """Return the gradient by the bits.
+
+    Args:
+        small: (n, h) int8 of 0 and 1, this process's rows.
+        columns: as `AbsoluteCovariance` takes them.
+        signs: of `_Compared`, as centre and activity.
+        centre: likewise.
+        activity: likewise.
+        scale: () float, what the gradient of n times the sum is multiplied by.
+    """
     slopes = torch.empty(small.shape, dtype=centre.dtype)
-    on, out, by_column = small.numpy(), slopes.numpy(), signs
-    which, column_centre, factor = np.arange(len(signs)), centre[:0], 2.0
-    if columns is not None:  # or the signs are symmetric, and both sums alike
-        which, by_column, factor = columns.numpy(), signs.T.contiguous(), 1.0
-        column_centre = activity @ signs.to(activity.dtype)
+    if columns is None:  # the signs are symmetric, and both sums of `fill_slopes` alike
+        chosen, by_column = torch.arange(len(signs)), signs
+        column_centre, factor = centre[:0], 2 * float(scale)
+    else:
+        chosen, by_column = columns, signs.T.contiguous()
+        column_centre, factor = activity @ signs.to(activity.dtype), float(scale)
+    on, out = small.numpy(), slopes.numpy()
 
     def fill(part: slice) -> None:
         sparse_kernels.fill_slopes(
             on[part],
-            which,
+            chosen.numpy(),
             signs.numpy(),
             by_column.numpy(),
             centre.numpy(),
             column_centre.numpy(),
-            factor * float(scale),
+            factor,
             out[part],
         )
 
@@ -156,6 +181,7 @@ def _slopes_by_products(
     activity: torch.Tensor,
     scale: torch.Tensor,
 ) -> torch.Tensor:
+    """Do what `_slopes_by_loops` does by products of matrices."""
     slopes = whole_product(_chosen(small, columns), signs.T).to(centre.dtype).sub_(centre)
     if columns is None:  # the signs are symmetric, and both sums alike
         return slopes.mul_(2 * scale)

@@ -43,7 +43,7 @@ def entropy(bits: torch.Tensor) -> torch.Tensor:
         is taken with p at least half a count away from 0 and 1, where it would be infinite.
     """
     precise = torch.promote_types(bits.dtype, torch.float32)
-    # The gradient of a mean would be written out for every row.
+    # The backward of a mean would divide (n, h) numbers, that of a sum is a view.
     activity = mean_over_processes(bits.sum(dim=0, dtype=precise) / len(bits))
     margin = 0.5 / (len(bits) * n_processes())
     terms: torch.Tensor = _BinaryEntropy.apply(activity, margin)  # type: ignore[no-untyped-call]

@@ -86,8 +86,15 @@ def mean_over_processes(own: torch.Tensor) -> torch.Tensor:
     return (own - own.detach()) + total / n_processes()  # the same number in every process
 
 
-def of_all_processes(own: torch.Tensor) -> torch.Tensor:
-    """Return the rows of a tensor of every process, one process's after the other's."""
+def gather_rows(own: torch.Tensor) -> torch.Tensor:
+    """Return the rows of every process's tensor, one process's after the other's.
+
+    Args:
+        own: (n, ...) of whole numbers, without a gradient; every process has as many rows.
+
+    Returns:
+        (n n_processes, ...), alike in all processes.
+    """
     if n_processes() == 1:
         return own
     parts = [torch.empty_like(own) for _ in range(n_processes())]

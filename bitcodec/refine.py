@@ -16,8 +16,6 @@ repairs found more in the same time, and they need no seed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Literal
 
 import numpy as np
@@ -32,6 +30,7 @@ from bitcodec.refine_kernels import (
     sum_residuals,
 )
 from bitcodec.row_products import RowProduct
+from bitcodec.threads import row_parts, run
 
 Effort = Literal["fast", "best"] | int
 """How long to search: "fast" until no flip pays, a number for at most as many repair passes
@@ -171,11 +170,10 @@ class Refiner:
         price = (self._price[None] if given is None else given.contiguous()).numpy()
         rows_, starts_ = np.ascontiguousarray(standardised, np.float32), bits.astype(np.uint8)
         n_workers = torch.get_num_threads() if n_threads is None else n_threads
-        with ThreadPoolExecutor(n_workers) as pool:
-            for start in range(0, len(rows_), CHUNK_ROWS):
-                chunk = slice(start, start + CHUNK_ROWS)
-                own = price if given is None else price[chunk]
-                self._refine_chunk(pool, n_workers, rows_[chunk], starts_[chunk], own, n_passes)
+        for start in range(0, len(rows_), CHUNK_ROWS):
+            chunk = slice(start, start + CHUNK_ROWS)
+            own = price if given is None else price[chunk]
+            self._refine_chunk(n_workers, rows_[chunk], starts_[chunk], own, n_passes)
         return starts_
 
     @torch.inference_mode()
@@ -264,7 +262,6 @@ class Refiner:
 
     def _refine_chunk(
         self,
-        pool: Executor,
         n_workers: int,
         rows: np.ndarray,
         bits: np.ndarray,
@@ -280,14 +277,12 @@ class Refiner:
         )
         residuals = np.zeros((len(rows), self.n_dims), dtype=np.float32)
         is_dense = np.zeros(len(rows), dtype=np.bool_)
-        parts = list(_parts(len(rows), n_workers))
-        list(
-            pool.map(
-                lambda part: sum_residuals(
-                    rows[part], bits[part], tables, residuals[part], is_dense[part]
-                ),
-                parts,
-            )
+        parts = row_parts(len(rows), n_threads=n_workers, min_rows=PART_ROWS)
+        run(
+            lambda part: sum_residuals(
+                rows[part], bits[part], tables, residuals[part], is_dense[part]
+            ),
+            parts,
         )
         self._multiply_residuals(rows, bits, residuals, np.flatnonzero(is_dense))
         products = self._project(torch.from_numpy(residuals)).numpy()
@@ -296,7 +291,7 @@ class Refiner:
             own = tables if len(prices) == 1 else tables._replace(prices=prices[part])
             search(rows[part], bits[part], residuals[part], products[part], own, n_passes)
 
-        list(pool.map(search_part, parts))
+        run(search_part, parts)
 
     def _multiply_residuals(
         self, rows: np.ndarray, bits: np.ndarray, residuals: np.ndarray, which: np.ndarray
@@ -407,9 +402,3 @@ def _passes(effort: Effort) -> int:
             f'effort must be "fast", "best" or a number of repair passes, got {effort!r}'
         )
     return effort
-
-
-def _parts(n_rows: int, n_workers: int) -> Iterator[slice]:
-    size = max(PART_ROWS, -(-n_rows // n_workers))
-    for start in range(0, n_rows, size):
-        yield slice(start, min(n_rows, start + size))

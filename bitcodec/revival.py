@@ -8,8 +8,8 @@ from bitcodec.bit_products import pack, unpack, whole_product
 from bitcodec.model import BinaryAutoencoder
 from bitcodec.objective import Terms
 from bitcodec.parallel import (
+    gather_rows,
     n_processes,
-    of_all_processes,
     own_rows,
     rank,
     sum_over_processes,
@@ -47,7 +47,7 @@ class Revival:
     def __init__(self, n_bits: int, *, device: torch.device) -> None:
         self.counts = torch.zeros(n_bits, dtype=torch.float64, device=device)
         self.n_rows = 0
-        self._latest: list[torch.Tensor] = []
+        self._latest = torch.empty(0, -(-n_bits // 8), dtype=torch.uint8, device=device)
 
     def observe(self, bits: torch.Tensor, *, n_steps_left: int | None = 0) -> None:
         """Count a minibatch.
@@ -60,30 +60,31 @@ class Revival:
         self.counts += bits.sum(dim=0, dtype=torch.float32)
         self.n_rows += len(bits) * n_processes()
         if n_steps_left is not None and n_steps_left < KEPT_BATCHES:
-            if n_steps_left == KEPT_BATCHES - 1:
-                self._latest = []  # there were too few rows for the revival before
-            self._latest.append(pack(bits > 0))
+            latest = torch.cat([self._latest, pack(bits > 0)])
+            self._latest = latest[-KEPT_BATCHES * len(bits) :]
 
     def state(self) -> dict[str, torch.Tensor]:
         """Return what the next revival depends on, of all processes together, which all ask."""
         counts = self.counts.clone()
         sum_over_processes(counts)
-        return {"counts": counts, "n_rows": torch.tensor(self.n_rows), "latest": self._all_latest()}
+        return {
+            "counts": counts,
+            "n_rows": torch.tensor(self.n_rows),
+            "latest": gather_rows(self._latest),
+        }
 
     def take(self, state: dict[str, torch.Tensor]) -> None:
         """Go on from a state, of however many processes: the first one holds the sums so far."""
         self.counts.copy_(state["counts"] * (1 if rank() == 0 else 0))
         self.n_rows = int(state["n_rows"])
-        latest = state["latest"].to(self.counts.device)
-        if latest.dtype != torch.uint8 or latest.shape[1:] != (self._n_bytes,):
-            raise ValueError(f"expected bytes (n, {self._n_bytes}), got {tuple(latest.shape)}")
-        n_rows = -(-len(latest) // n_processes()) * n_processes()
-        latest = torch.nn.functional.pad(latest, (0, 0, 0, n_rows - len(latest)))  # off in all bits
-        self._latest = [own_rows(latest)]
-
-    @property
-    def _n_bytes(self) -> int:
-        return -(-len(self.counts) // 8)
+        latest = state["latest"].to(self._latest.device)
+        expected, found = self._latest[:0], latest[:0]
+        if found.dtype != expected.dtype or found.shape != expected.shape:
+            raise ValueError(
+                f"expected rows of {expected.shape[1:]} {expected.dtype}, got "
+                f"{found.shape[1:]} {found.dtype}"
+            )
+        self._latest = own_rows(latest)
 
     def is_due(self, n_steps_done: int, n_steps: int) -> bool:
         """Say whether bits are to be revived after so many steps."""
@@ -119,17 +120,12 @@ class Revival:
         take_from_first([marks, *(weight.data for weight in model.parameters())])
         restarted = marks > 0
         self.counts.zero_()
-        self.n_rows, self._latest = 0, []
+        self.n_rows, self._latest = 0, self._latest[:0]
         return restarted
-
-    def _all_latest(self) -> torch.Tensor:
-        """Return the latest minibatches of all processes, (n, ceil(h / 8)) uint8."""
-        nothing = torch.empty(0, self._n_bytes, dtype=torch.uint8, device=self.counts.device)
-        return of_all_processes(torch.cat([nothing, *self._latest]))
 
     def _doubles(self, alive: torch.Tensor) -> list[tuple[int, int]]:
         """Return pairs of a bit and an earlier one that it doubles, in the latest minibatches."""
-        rows = unpack(self._all_latest(), n_bits=len(self.counts)).to(torch.int8)
+        rows = unpack(gather_rows(self._latest), n_bits=len(self.counts)).to(torch.int8)
         if len(rows) == 0:
             return []
         n_rows, sums = len(rows), rows.sum(dim=0).double()

@@ -126,7 +126,7 @@ def compare_pairs(
         chosen: (w, m) uint64, of the chosen bits.
         counts: (h,) int64, rows in which a bit is on.
         chosen_counts: (m,) int64.
-        n_rows: n, below 2^31.
+        n_rows: n; m n^2 must be below 2^65, for the sums.
         first: the bit i of the first row of `signs`.
         signs: (b, m) int8, filled in with the signs of v.
         sums: (b, 2) int64, filled in with the sums over j of |v_ij| and of sign(v_ij) (rows with
@@ -164,8 +164,8 @@ def fill_slopes(
 ) -> None:
     """Fill in scale times what each bit of a row does to the sum of |v|.
 
-    For every bit i that is the sum over the chosen j of s_ij b_j, less its mean; and for a chosen
-    one the same over all i besides, unless the mean of that is not given.
+    out_i = scale (sum over chosen j of s_ij b_j - centre_i), and for a chosen bit j = columns[q]
+    besides scale (sum over all i of s_ij b_i - column_centre_q).
 
     Args:
         bits: (n, h) int8.
@@ -173,7 +173,7 @@ def fill_slopes(
         signs: (h, m) int8 of -1, 0 and 1.
         signs_by_column: (m, h), the same transposed.
         centre: (h,) floats, the means of the first sums.
-        column_centre: (m,), those of the second, or (0,): then there are none.
+        column_centre: (m,), those of the second; (0,) to leave the second out.
         scale: what all is multiplied by.
         out: (n, h) floats, filled in.
     """
@@ -200,7 +200,14 @@ def fill_slopes(
 
 @_compiled
 def _sum_signs(signs: np.ndarray, which: np.ndarray, small: np.ndarray, wide: np.ndarray) -> None:
-    """Fill in the sum of some rows of signs, adding as many as an int8 holds in that."""
+    """Fill in the sum of some rows of signs, adding as many as an int8 holds in that.
+
+    Args:
+        signs: (h, m) int8.
+        which: (k,) int32, the rows.
+        small: (m,) int8, room.
+        wide: (m,) int32, filled in.
+    """
     n_columns = len(wide)
     for k in range(n_columns):
         wide[k] = 0

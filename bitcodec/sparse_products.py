@@ -9,12 +9,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.autograd.function import once_differentiable
 
 from bitcodec import sparse_kernels
+from bitcodec.errors import ShapeError
 from bitcodec.threads import row_parts, run
 
 DENSE_SHARE = 8
 """Where more than a bit in so many is on, a product of matrices takes no longer."""
+
+
+_LOOP_DTYPES = (torch.float32, torch.float64)
 
 
 def runs_loops(device: torch.device) -> bool:
@@ -28,10 +33,22 @@ def reconstruct(bits: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) ->
     Args:
         bits: (n, h) floats of 0 and 1.
         weight: D, (h, d) floats.
-        bias: c, (d,).
+        bias: c, (d,) of the same dtype.
+
+    Returns:
+        (n, d) of the weights' dtype; under autocast, where a product makes it, of autocast's.
+
+    Raises:
+        ShapeError: the shapes do not fit.
     """
-    if runs_loops(bits.device):
-        small = bits.detach().to(torch.int8)
+    (_, n_bits), (n_weights, n_dims) = bits.shape, weight.shape
+    if n_bits != n_weights or bias.shape != (n_dims,):
+        raise ShapeError(
+            f"bits, weight and bias must be (n, h), (h, d) and (d,), got {tuple(bits.shape)}, "
+            f"{tuple(weight.shape)} and {tuple(bias.shape)}"
+        )
+    if runs_loops(bits.device) and weight.dtype == bias.dtype and weight.dtype in _LOOP_DTYPES:
+        small = as_bytes(bits)
         if np.count_nonzero(small.numpy()) * DENSE_SHARE <= small.numel():
             total: torch.Tensor = _SumOfRows.apply(bits, small, weight, bias)  # type: ignore[no-untyped-call]
             return total
@@ -57,6 +74,7 @@ class _SumOfRows(torch.autograd.Function):
         return total
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         (gradient,), (small, weight) = gradients, ctx.saved_tensors
         of_bits = of_weight = of_bias = None
@@ -72,6 +90,11 @@ class _SumOfRows(torch.autograd.Function):
         if ctx.needs_input_grad[3]:
             of_bias = gradient.sum(dim=0)
         return of_bits, None, of_weight, of_bias
+
+
+def as_bytes(bits: torch.Tensor) -> torch.Tensor:
+    """Return (n, h) int8 of 0 and 1, of (n, h) numbers that are 0 or not."""
+    return bits.detach().bool().view(torch.int8)
 
 
 def pack_columns(bits: torch.Tensor) -> np.ndarray:

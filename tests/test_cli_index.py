@@ -149,7 +149,9 @@ def test_what_is_added_and_removed_leaves_no_trace(kind: str) -> None:
     mine = range(1000, 1007)
     done("index add codec new queries.npy --ids -", lines_of(mine))
     done("index add codec new more.npy --ids ids.npy")
-    assert [line["ids"][0] for line in found("search codec new queries.npy")] == list(mine)
+    # By distance a decoded neighbour may be nearer than what the row itself decodes to.
+    nearest = [line["ids"] for line in found("search codec new queries.npy -k 3")]
+    assert all(own in ids for own, ids in zip(mine, nearest, strict=True))
     done("index remove codec new ids.npy")
     done("index remove codec new -", lines_of(mine))
     assert found("search codec new queries.npy -k 20") == before

@@ -34,11 +34,14 @@ from bitcodec.parallel import average_gradients, joined_processes, own_rows, ran
 from bitcodec.training import start_training
 
 rows = np.load(sys.argv[1])
-config = CodecConfig(n_bits=64, batch_size=256, entropy_weight=2.0, covariance_columns=20)
+n_rows, n_columns = int(sys.argv[3]), int(sys.argv[4]) or None
+config = CodecConfig(
+    n_bits=64, batch_size=n_rows, entropy_weight=2.0, covariance_columns=n_columns
+)
 with joined_processes():
     trainer = start_training(HiddenBatches(rows), config, device=torch.device("cpu"))
     model = trainer.model
-    own = own_rows(model.standardise(torch.from_numpy(rows[:256])))
+    own = own_rows(model.standardise(torch.from_numpy(rows[:n_rows])))
     columns = objective.draw_columns(config, 64, torch.Generator().manual_seed(0))
     terms = objective.measure(model, own, config, temperature=0.5, columns=columns)
     weights = objective.weights_at(
@@ -60,15 +63,17 @@ def run(command: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
 
 
+@pytest.mark.parametrize(("n_rows", "n_columns"), [(256, 20), (74, 0)])
 def test_two_processes_have_the_gradient_of_one_on_the_joined_minibatch(
-    hidden: np.ndarray, tmp_path: Path
+    n_rows: int, n_columns: int, hidden: np.ndarray, tmp_path: Path
 ) -> None:
     script, rows = tmp_path / "gradients.py", tmp_path / "rows.npy"
     script.write_text(GRADIENTS)
     np.save(rows, hidden[:1024])
     one, two = tmp_path / "one.safetensors", tmp_path / "two.safetensors"
     for command, target in (([sys.executable], one), (TORCHRUN, two)):
-        result = run([*command, str(script), str(rows), str(target)])
+        what = [str(value) for value in (script, rows, target, n_rows, n_columns)]
+        result = run([*command, *what])
         assert result.returncode == 0, result.stderr
     alone, together = load_file(one), load_file(two)
     assert float(alone["loss"]) == pytest.approx(float(together["loss"]), rel=1e-6)
@@ -282,27 +287,33 @@ def refuse_difference(whole: BitCodec, resumed: BitCodec, hidden: np.ndarray) ->
     assert whole.evaluate(hidden).fvu == pytest.approx(resumed.evaluate(hidden).fvu, rel=1e-3)
 
 
+@pytest.mark.parametrize("n_processes", [1, 2, 4])
 def test_counts_for_a_revival_go_on_with_any_number_of_processes(
-    monkeypatch: pytest.MonkeyPatch,
+    n_processes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bits = (torch.rand(64, 5, generator=torch.Generator().manual_seed(0)) < 0.3).float()
     before = Revival(5, device=torch.device("cpu"))
     before.observe(bits)
     state = before.state()
-    parts = []
-    for number in (0, 1, 2):  # of three processes
+    found = []
+    for number in range(n_processes):
         with monkeypatch.context() as patch:
             for module in ("revival", "parallel"):
                 patch.setattr(f"bitcodec.{module}.rank", lambda number=number: number)
-                patch.setattr(f"bitcodec.{module}.n_processes", lambda: 3)
-            parts.append(Revival(5, device=torch.device("cpu")))
-            parts[-1].take(state)
-    found = [part.state() for part in parts]
+                patch.setattr(f"bitcodec.{module}.n_processes", lambda: n_processes)
+            part = Revival(5, device=torch.device("cpu"))
+            part.take(state)
+        found.append(part.state())
+        assert part.n_rows == 64
     assert torch.equal(torch.stack([part["counts"] for part in found]).sum(dim=0), state["counts"])
-    # 64 rows do not divide by three: rows with all bits off make them 66.
-    assert [len(part["latest"]) for part in found] == [22, 22, 22]
-    latest = torch.cat([part["latest"] for part in found])
-    assert torch.equal(latest.sort().values.sum(dim=0), state["latest"].sum(dim=0))
-    assert [part.n_rows for part in parts] == [64, 64, 64]
-    with pytest.raises(ValueError, match=r"expected bytes \(n, 1\), got \(64, 2\)"):
-        before.take({**state, "latest": state["latest"].repeat(1, 2)})
+    assert {len(part["latest"]) for part in found} == {64 // n_processes}
+    rows = torch.cat([part["latest"] for part in found])
+    assert torch.equal(rows.flatten().sort().values, state["latest"].flatten().sort().values)
+
+
+def test_rows_of_another_width_are_no_state_of_a_revival() -> None:
+    revival = Revival(5, device=torch.device("cpu"))
+    revival.observe(torch.ones(64, 5))
+    state = revival.state()
+    with pytest.raises(ValueError, match=r"rows of .*\[1\]\) torch.uint8, got .*\[2\]\)"):
+        revival.take({**state, "latest": state["latest"].repeat(1, 2)})

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from bitcodec import BitCodec, covariance, sparse_kernels, sparse_products
 from bitcodec.covariance import AbsoluteCovariance
+from bitcodec.errors import ShapeError
 from bitcodec.sparse_products import DENSE_SHARE, reconstruct
 
 Gradients = tuple[torch.Tensor, ...]
@@ -127,9 +128,46 @@ def test_bits_of_bfloat16_get_gradients_of_bfloat16_and_exact_sums() -> None:
     torch.testing.assert_close(of_bits.float(), slopes[0], rtol=0.03, atol=0.1)
 
 
+def test_a_gradient_is_given_for_what_asks_for_one_alone() -> None:
+    inputs = draw_bits(70, 50, share=0.05), torch.randn(50, 8), torch.randn(8)
+    _, expected = gradients_of(reconstruct, *inputs)
+    for place in range(3):
+        own = [tensor.clone() for tensor in inputs]
+        own[place].requires_grad_()
+        total = reconstruct(*own)
+        weights = torch.randn(total.shape, generator=torch.Generator().manual_seed(9))
+        (weights * total).sum().backward()
+        assert torch.equal(own[place].grad, expected[place])  # type: ignore[arg-type]
+
+
+def test_a_second_derivative_is_refused() -> None:
+    bits, weight = draw_bits(70, 50, share=0.05), torch.randn(50, 8, requires_grad=True)
+    total = reconstruct(bits, weight, torch.zeros(8)).square().sum()
+    (slope,) = torch.autograd.grad(total, weight, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        slope.sum().backward()
+
+
+def test_weights_in_another_order_in_memory_are_summed_alike() -> None:
+    bits, weight, bias = draw_bits(70, 50, share=0.05), torch.randn(8, 50).T, torch.randn(8)
+    found, slopes = gradients_of(reconstruct, bits, weight, bias)
+    expected, others = gradients_of(reconstruct, bits, weight.contiguous(), bias)
+    assert torch.equal(found, expected)
+    assert all(map(torch.equal, slopes[1:], others[1:]))
+
+
+@pytest.mark.parametrize("share", [0.02, 0.5])
+def test_shapes_that_do_not_fit_are_refused(share: float) -> None:
+    bits = draw_bits(64, 64, share=share)
+    with pytest.raises(ShapeError, match=r"\(64, 64\), \(32, 4\) and \(4,\)"):
+        reconstruct(bits, torch.randn(32, 4), torch.randn(4))
+    with pytest.raises(ShapeError, match=r"\(64, 4\) and \(2,\)"):
+        reconstruct(bits, torch.randn(64, 4), torch.randn(2))
+
+
 @settings(max_examples=40, deadline=None)
 @given(
-    n_rows=st.sampled_from([2, 63, 64, 65, 300]),
+    n_rows=st.sampled_from([1, 2, 63, 64, 65, 300]),
     n_bits=st.sampled_from([2, 9, 70]),
     share=st.sampled_from([0.02, 0.3, 0.7]),
     n_columns=st.sampled_from([1, 2, 8, None]),
@@ -153,6 +191,38 @@ def by_either(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(covariance, "runs_loops", lambda _: loops)
         return gradients_of(lambda b: AbsoluteCovariance.apply(b, columns), bits)  # type: ignore[no-untyped-call]
+
+
+@pytest.mark.parametrize("n_rows", [6001, 20_001])
+@pytest.mark.parametrize("columns", [None, torch.tensor([3, 1, 17])])
+def test_covariances_of_many_rows_have_the_signs_of_whole_numbers(
+    n_rows: int, columns: torch.Tensor | None
+) -> None:
+    bits = draw_bits(n_rows, 40, share=0.6)
+    found, expected = (by_either(bits, columns, loops=loops) for loops in (True, False))
+    torch.testing.assert_close(found[0], expected[0], rtol=1e-6, atol=0)
+    torch.testing.assert_close(found[1][0], expected[1][0], rtol=1e-5, atol=1e-9)
+    assert not found[1][0][:, 1].any()  # it is always on, and covaries with nothing
+
+
+def test_covariances_of_real_codes_do_not_depend_on_the_number_of_threads(
+    codec: BitCodec, hidden: np.ndarray
+) -> None:
+    bits, before = (
+        torch.from_numpy(codec.encode_bits(hidden[:300])).float(),
+        torch.get_num_threads(),
+    )
+    found = []
+    try:
+        for n_threads in (1, 2, 3):
+            torch.set_num_threads(n_threads)
+            found.append([by_either(bits, c, loops=True) for c in (None, torch.arange(0, 30, 3))])
+    finally:
+        torch.set_num_threads(before)
+    for other in found[1:]:
+        for (total, slopes), (first_total, first_slopes) in zip(other, found[0], strict=True):
+            assert torch.equal(total, first_total)
+            assert torch.equal(slopes[0], first_slopes[0])
 
 
 @pytest.mark.parametrize("loops", [True, False])

@@ -12,11 +12,12 @@ import torch
 
 from bitcodec import BitCodec
 from bitcodec.batches import HiddenBatches
+from bitcodec.bit_products import pack
 from bitcodec.config import CodecConfig
 from bitcodec.errors import ConfigError, ShapeError, TrainingWarning
 from bitcodec.model import BinaryAutoencoder
 from bitcodec.objective import Terms
-from bitcodec.revival import Revival
+from bitcodec.revival import KEPT_BATCHES, Revival
 from bitcodec.steering import Steering
 from bitcodec.validation import Validation
 
@@ -221,6 +222,21 @@ def test_revival_waits_for_enough_rows_and_ends_before_the_rate_decays() -> None
     assert not revival.is_due(201, 1000)
     assert not revival.is_due(50, 1000)
     assert not revival.is_due(700, 1000)
+
+
+def test_the_last_minibatches_before_a_revival_are_kept_and_no_more() -> None:
+    generator = torch.Generator().manual_seed(0)
+    minibatches = [(torch.rand(40, 3, generator=generator) < 0.5).float() for _ in range(30)]
+    revival = Revival(3, device=torch.device("cpu"))
+    for place, bits in enumerate(minibatches):
+        revival.observe(bits, n_steps_left=29 - place)
+    expected = pack(torch.cat(minibatches[-KEPT_BATCHES:]).bool())
+    assert torch.equal(revival.state()["latest"], expected)
+    for bits in minibatches[:3]:  # too few rows for a revival: the next one's window moves on
+        revival.observe(bits, n_steps_left=0)
+    assert len(revival.state()["latest"]) == KEPT_BATCHES * 40
+    revival.observe(minibatches[3], n_steps_left=None)
+    assert torch.equal(revival.state()["latest"][-40:], pack(minibatches[2].bool()))
 
 
 # warnings

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -12,9 +17,22 @@ import pytest
 import torch
 
 from bitcodec import BitCodec
+from bitcodec.threads import row_parts, run
 from bitcodec_faiss import AsymmetricIndex, HammingIndex
 
 N_THREADS = 16
+ENDING = """
+import threading
+from bitcodec.threads import row_parts, run
+
+main = threading.current_thread()
+
+def late():
+    main.join()
+    print(sum(run(lambda part: part.stop, row_parts(6, n_threads=3))))
+
+threading.Thread(target=late).start()
+"""
 
 
 def at_once(work: Callable[[int], Any]) -> list[Any]:
@@ -134,3 +152,51 @@ def test_torch_and_faiss_keep_computing_right_beside_each_other(
         return np.array_equal(index.search_packed(packed[:100], k=10, n_threads=2).ids, wanted)
 
     assert all(at_once(work))
+
+
+# parts of one call
+
+
+def test_parts_are_done_in_threads_and_returned_in_order() -> None:
+    parts = row_parts(10, n_threads=4)
+    assert [part.stop for part in parts] == [3, 6, 9, 10]
+    assert run(lambda part: part.stop, parts) == [3, 6, 9, 10]
+    names = run(lambda _: threading.current_thread().name, parts)
+    assert all(name.startswith("bitcodec") for name in names)
+
+
+def test_a_task_that_fails_is_raised_after_the_others_are_done() -> None:
+    done = []
+
+    def task(part: slice) -> None:
+        if part.start == 0:
+            raise ValueError("the first part")
+        time.sleep(0.2)
+        done.append(part.start)
+
+    with pytest.raises(ValueError, match="the first part"):
+        run(task, row_parts(2, n_threads=2))
+    assert done == [1]
+
+
+def test_what_a_task_divides_is_done_in_its_own_thread() -> None:
+    parts = row_parts(8, n_threads=8)
+
+    def task(_: slice) -> set[str]:
+        return set(run(lambda _: threading.current_thread().name, parts))
+
+    assert {len(names) for names in run(task, parts)} == {1}
+
+
+def test_a_forked_process_has_threads_of_its_own() -> None:
+    parts = row_parts(4, n_threads=4)
+    run(lambda part: part.stop, parts)
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if run(lambda part: part.stop, parts) == [1, 2, 3, 4] else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_a_thread_that_outlives_the_main_one_goes_on() -> None:
+    result = subprocess.run([sys.executable, "-c", ENDING], capture_output=True, text=True)
+    assert result.stdout == "12\n", result.stderr
