@@ -99,3 +99,10 @@ def browser() -> Iterator[Browser]:
 
     with chromium() as started:
         yield started
+
+
+@pytest.fixture
+def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have training steps run what they run on a GPU, in place of the CPU's loops."""
+    for module in ("sparse_products", "covariance"):
+        monkeypatch.setattr(f"bitcodec.{module}.runs_loops", lambda _: False)

@@ -77,10 +77,7 @@ def start(rows: np.ndarray, **settings: Any) -> tuple[Trainer, HiddenBatches]:
 
 
 @pytest.fixture
-def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
-    """A recorder, and steps that are made of what a GPU runs."""
-    for module in ("sparse_products", "covariance"):
-        monkeypatch.setattr(f"bitcodec.{module}.runs_loops", lambda _: False)
+def recorder(as_on_a_gpu: None, monkeypatch: pytest.MonkeyPatch) -> Recorder:
     found = Recorder()
     monkeypatch.setattr(training, "recorder_for", lambda _: found)
     return found

@@ -315,6 +315,7 @@ class Readings(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+@pytest.mark.usefixtures("as_on_a_gpu")
 @pytest.mark.parametrize("surrogate", ["sigmoid", "gumbel"])
 def test_a_step_reads_its_numbers_from_the_device_together(
     hidden: np.ndarray, surrogate: Surrogate
