@@ -1,4 +1,4 @@
-"""The compiled loops of training on the CPU: products and counts of bits that are mostly off.
+"""The compiled loops of products and counts of bits that are mostly off, on the CPU.
 
 Bits are int8 of 0 and 1. A word is 64 rows of one bit: row r of bit j is bit r % 64 of word
 (r // 64, j), and rows beyond the last are 0. Loops take what one thread is to do.
@@ -36,6 +36,32 @@ def sum_rows(bits: np.ndarray, weight: np.ndarray, bias: np.ndarray, out: np.nda
             on[n_on] = bit
             n_on += bits[row, bit]
         ends[row] = n_on
+    _sum_listed(on, ends, weight, bias, out)
+
+
+@_compiled
+def sum_packed_rows(
+    codes: np.ndarray, n_on: int, weight: np.ndarray, bias: np.ndarray, out: np.ndarray
+) -> None:
+    """Fill each row of `out` with c and the rows of D whose bits are on.
+
+    Args:
+        codes: (n, ceil(h / 8)) uint8, least significant bit first, pad bits 0.
+        n_on: bits that are on in all rows together.
+        weight: D, (h, d).
+        bias: c, (d,).
+        out: (n, d), filled in.
+    """
+    on, ends = np.empty(n_on + 8, np.int32), np.empty(len(codes), np.int64)
+    n_listed = 0
+    for row in range(len(codes)):
+        for place in range(codes.shape[1]):
+            byte = codes[row, place]
+            if byte != 0:
+                for bit in range(8):
+                    on[n_listed] = 8 * place + bit
+                    n_listed += (byte >> bit) & 1
+        ends[row] = n_listed
     _sum_listed(on, ends, weight, bias, out)
 
 

@@ -19,6 +19,8 @@ DENSE_SHARE = 8
 """Where more than a bit in so many is on, a product of matrices takes no longer."""
 
 
+MIN_ROWS = 64
+"""Rows that are worth a thread's while."""
 _LOOP_DTYPES = (torch.float32, torch.float64)
 
 
@@ -90,6 +92,39 @@ class _SumOfRows(torch.autograd.Function):
         if ctx.needs_input_grad[3]:
             of_bias = gradient.sum(dim=0)
         return of_bits, None, of_weight, of_bias
+
+
+def are_few(codes: np.ndarray, *, n_bits: int) -> np.ndarray:
+    """Say of which packed rows, (n, ceil(h / 8)) uint8, few enough of h bits are on: (n,) bool."""
+    few: np.ndarray = DENSE_SHARE * _count(codes) <= n_bits
+    return few
+
+
+def decode_rows(codes: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> torch.Tensor:
+    """Return b D + c of packed rows, for each row the same whatever is beside it.
+
+    Args:
+        codes: (n, ceil(h / 8)) uint8, pad bits 0, few of them on.
+        weight: D, (h, d) float32.
+        bias: c, (d,) float32.
+
+    Returns:
+        (n, d) float32.
+    """
+    total = torch.empty(len(codes), weight.shape[1])
+    out = total.numpy()
+
+    def decode(part: slice) -> None:
+        n_on = int(_count(codes[part]).sum())
+        sparse_kernels.sum_packed_rows(codes[part], n_on, weight, bias, out[part])
+
+    run(decode, row_parts(len(codes), n_threads=torch.get_num_threads(), min_rows=MIN_ROWS))
+    return total
+
+
+def _count(codes: np.ndarray) -> np.ndarray:
+    counts: np.ndarray = np.bitwise_count(codes).sum(axis=1, dtype=np.int64)
+    return counts
 
 
 def as_bytes(bits: torch.Tensor) -> torch.Tensor:

@@ -16,12 +16,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bitcodec import BitCodec, bit_products
+from bitcodec import BitCodec, bit_products, products
 from bitcodec.bits import pack, unpack
 from bitcodec.coder import PackedCoder
+from bitcodec.config import Precision
 from bitcodec.errors import ConfigError, ValueRangeError
 from bitcodec.hidden_checks import finite_float32
+from bitcodec.model import BinaryAutoencoder
 from bitcodec.products import DecodingProduct, EncodingProduct
+from bitcodec.sparse_products import DENSE_SHARE, decode_rows
 
 SIZES = (1, 2, 3, 5, 8, 63, 65)
 CPU = torch.device("cpu")
@@ -229,3 +232,36 @@ def run_check(module: str, **environment: str) -> list[str]:
     )
     assert checked.returncode == 0, checked.stderr
     return checked.stdout.split()
+
+
+@pytest.mark.parametrize(("precision", "error"), [("float32", 1e-5), ("bfloat16", 0.02)])
+def test_rows_of_few_and_of_many_bits_decode_together_as_alone(
+    precision: Precision, error: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator, n_bits, n_summed = np.random.default_rng(0), 77, 0
+    model = BinaryAutoencoder(n_dims=10, n_bits=n_bits)
+    torch.nn.init.normal_(model.decoder_weight)
+    torch.nn.init.normal_(model.decoder_bias)
+    model.scale.uniform_(0.5, 2.0)
+    shares = np.repeat([0.0, 1 / DENSE_SHARE, 0.5, 1.0], 50)[:, None]
+    bits = generator.permuted(np.arange(n_bits) < shares * n_bits // 1, axis=1)
+    codes = pack(generator.permutation(bits).astype(np.uint8))
+
+    def counted(codes: np.ndarray, *rest: np.ndarray) -> torch.Tensor:
+        nonlocal n_summed
+        n_summed += len(codes)
+        return decode_rows(codes, *rest)
+
+    monkeypatch.setattr(products, "decode_rows", counted)
+    decoding = DecodingProduct(model, precision=precision)
+    together = decoding.decode_from_host(codes)
+    assert n_summed == 100
+    alone = [decoding.decode_from_host(codes[row : row + 1]) for row in range(len(codes))]
+    assert torch.equal(together, torch.cat(alone))
+    on = torch.from_numpy(unpack(codes, n_bits=n_bits)).double()
+    expected = model.scale * torch.addmm(
+        model.decoder_bias.detach().double(), on, model.decoder_weight.detach().double()
+    )
+    torch.testing.assert_close(
+        together.double(), expected, rtol=0, atol=error * float(expected.abs().max())
+    )
