@@ -63,12 +63,14 @@ def main() -> int:
     parser.add_argument("--held-out", type=Path, help="harvested states of other documents")
     parser.add_argument("--target-bits", type=float, default=200.0)
     parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS))
     parser.add_argument("--plot", action="store_true", help="draw the results' picture")
     arguments = parser.parse_args()
     if arguments.fitted and arguments.held_out:
         held_out = read_rows(arguments.held_out, n_rows=8192)
         small = components_of(read_rows(arguments.fitted, n_rows=8192))
-        for name, parameters in KINDS.items():
+        for name in arguments.kinds:
+            parameters = KINDS[name]
             figures: dict[str, dict[str, Any]] = {
                 "rate": at_equal_rate(parameters, arguments, held_out),
                 "truth": in_training(parameters, small),

@@ -154,8 +154,12 @@ class DecodingProduct:
     def __init__(self, model: BinaryAutoencoder, *, precision: Precision = "float32") -> None:
         self._scratch, self._dtype = Scratch(), _dtype_of(precision)
         self._offset = model.decoder_bias * model.scale
-        self._rows = (model.decoder_weight * model.scale).to(self._dtype).float()
-        self._device = self._offset.device
+        self._device, self._n_bits = self._offset.device, model.n_bits
+        rows = (model.decoder_weight * model.scale).to(self._dtype)
+        if self._device.type == "cpu":
+            self._rows = rows.float().contiguous().numpy()
+        else:
+            self._weight = _whole(rows, self._dtype)
 
     def decode(self, codes: torch.Tensor) -> torch.Tensor:
         """Return b D + c in the units of hidden states, (m, d) float32 on the codec's device.
@@ -172,10 +176,10 @@ class DecodingProduct:
         return self._offset + product[: len(codes), : len(self._offset)]
 
     def decode_from_host(self, codes: np.ndarray) -> torch.Tensor:
-        """Return what `decode` returns for codes in an array, which may be read-only."""
+        """Return what `decode` returns for an array, strided or read-only ones included."""
         if self._device.type != "cpu":
             return self.decode(torch.from_numpy(np.array(codes)).to(self._device))
-        few = are_few(codes, n_bits=len(self._rows))
+        few = are_few(codes, n_bits=self._n_bits)
         if few.all():
             return self._sum(codes)
         if not few.any():
@@ -186,20 +190,19 @@ class DecodingProduct:
         return hidden
 
     def _sum(self, codes: np.ndarray) -> torch.Tensor:
-        return decode_rows(codes, self._rows.numpy(), self._offset.numpy())
+        return decode_rows(codes, self._rows, self._offset.numpy())
 
     def _multiply(self, codes: np.ndarray) -> torch.Tensor:
         room = self._scratch.latest("rows", len(codes), lambda: self._room(len(codes)))
-        bits = np.unpackbits(codes, axis=1, count=len(self._rows), bitorder="little")
+        bits = np.unpackbits(codes, axis=1, count=self._n_bits, bitorder="little")
         room.wanted.copy_(torch.from_numpy(bits))
         torch.mm(room.bits, self._weight, out=room.product)
         return self._offset + room.hidden
 
     @functools.cached_property
     def _weight(self) -> torch.Tensor:
-        """What products take, (h, d'): many a codec on the CPU never multiplies."""
-        with torch.no_grad():
-            return _whole(self._rows, self._dtype)
+        """D as a product takes it, (h, d'); many a codec on the CPU never needs one."""
+        return _whole(torch.from_numpy(self._rows), self._dtype)
 
     def _room(self, n_rows: int) -> _Unpacked:
         n_bits, n_columns = self._weight.shape

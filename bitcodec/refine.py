@@ -156,7 +156,7 @@ class Refiner:
             (n, h) uint8, a new array.
 
         Raises:
-            ConfigError: the effort is none of the choices.
+            ConfigError: the effort is none of the choices, or `n_threads` is below 1.
             ShapeError: the shapes do not fit.
             ValueRangeError: a price is not finite.
         """

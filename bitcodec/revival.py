@@ -10,7 +10,6 @@ from bitcodec.objective import Terms
 from bitcodec.parallel import (
     gather_rows,
     n_processes,
-    own_rows,
     rank,
     sum_over_processes,
     take_from_first,
@@ -47,7 +46,7 @@ class Revival:
     def __init__(self, n_bits: int, *, device: torch.device) -> None:
         self.counts = torch.zeros(n_bits, dtype=torch.float64, device=device)
         self.n_rows = 0
-        self._latest = torch.empty(0, -(-n_bits // 8), dtype=torch.uint8, device=device)
+        self._latest: list[torch.Tensor] = []
 
     def observe(self, bits: torch.Tensor, *, n_steps_left: int | None = 0) -> None:
         """Count a minibatch.
@@ -60,8 +59,7 @@ class Revival:
         self.counts += bits.sum(dim=0, dtype=torch.float32)
         self.n_rows += len(bits) * n_processes()
         if n_steps_left is not None and n_steps_left < KEPT_BATCHES:
-            latest = torch.cat([self._latest, pack(bits > 0)])
-            self._latest = latest[-KEPT_BATCHES * len(bits) :]
+            self._latest = [*self._latest, pack(bits > 0)][-KEPT_BATCHES:]
 
     def state(self) -> dict[str, torch.Tensor]:
         """Return what the next revival depends on, of all processes together, which all ask."""
@@ -70,21 +68,25 @@ class Revival:
         return {
             "counts": counts,
             "n_rows": torch.tensor(self.n_rows),
-            "latest": gather_rows(self._latest),
+            "latest": self._all_latest(),
         }
 
     def take(self, state: dict[str, torch.Tensor]) -> None:
-        """Go on from a state, of however many processes: the first one holds the sums so far."""
-        self.counts.copy_(state["counts"] * (1 if rank() == 0 else 0))
-        self.n_rows = int(state["n_rows"])
-        latest = state["latest"].to(self._latest.device)
-        expected, found = self._latest[:0], latest[:0]
-        if found.dtype != expected.dtype or found.shape != expected.shape:
+        """Go on from a state, of however many processes: the first one holds the sums so far.
+
+        Raises:
+            ValueError: it is of other bits.
+        """
+        counts, latest = state["counts"], state["latest"].to(self.counts.device)
+        n_bytes = -(-len(self.counts) // 8)
+        if counts.shape != self.counts.shape or latest.shape[2:] != (n_bytes,):
             raise ValueError(
-                f"expected rows of {expected.shape[1:]} {expected.dtype}, got "
-                f"{found.shape[1:]} {found.dtype}"
+                f"expected counts ({len(self.counts)},) and minibatches (k, b, {n_bytes}), got "
+                f"{tuple(counts.shape)} and {tuple(latest.shape)}"
             )
-        self._latest = own_rows(latest)
+        self.counts.copy_(counts * (1 if rank() == 0 else 0))
+        self.n_rows = int(state["n_rows"])
+        self._latest = list(latest[:, rank() :: n_processes()].to(torch.uint8))
 
     def is_due(self, n_steps_done: int, n_steps: int) -> bool:
         """Say whether bits are to be revived after so many steps."""
@@ -120,12 +122,20 @@ class Revival:
         take_from_first([marks, *(weight.data for weight in model.parameters())])
         restarted = marks > 0
         self.counts.zero_()
-        self.n_rows, self._latest = 0, self._latest[:0]
+        self.n_rows, self._latest = 0, []
         return restarted
+
+    def _all_latest(self) -> torch.Tensor:
+        """Return the latest minibatches of all processes, (k, b, ceil(h / 8)) uint8."""
+        if not self._latest:
+            n_bytes = -(-len(self.counts) // 8)
+            return torch.empty(0, 0, n_bytes, dtype=torch.uint8, device=self.counts.device)
+        return gather_rows(torch.stack(self._latest, dim=1)).transpose(0, 1).contiguous()
 
     def _doubles(self, alive: torch.Tensor) -> list[tuple[int, int]]:
         """Return pairs of a bit and an earlier one that it doubles, in the latest minibatches."""
-        rows = unpack(gather_rows(self._latest), n_bits=len(self.counts)).to(torch.int8)
+        latest = self._all_latest().flatten(0, 1)
+        rows = unpack(latest, n_bits=len(self.counts)).to(torch.int8)
         if len(rows) == 0:
             return []
         n_rows, sums = len(rows), rows.sum(dim=0).double()
@@ -167,7 +177,7 @@ class Revival:
 
 
 def n_steps_left(n_steps_done: int, n_steps: int) -> int | None:
-    """Return after how many more steps bits may be revived next; None where never again."""
+    """Return the steps until bits may be revived next, 0 for now; None after the last time."""
     every = max(1, round(INTERVAL * n_steps))
     first, last = WINDOW
     step = -(-n_steps_done // every) * every

@@ -12,8 +12,6 @@ from bitcodec.compiling import compiler
 
 _compiled = compiler(reorder_sums=False)
 
-BLOCK_DIMS = 576
-"""Dimensions that are summed at a time: what is added must stay in a core's cache."""
 MAX_SMALL_SUM = 127
 """Signs that an int8 can add up."""
 
@@ -24,45 +22,43 @@ def sum_rows(bits: np.ndarray, weight: np.ndarray, bias: np.ndarray, out: np.nda
 
     Args:
         bits: (n, h) int8.
-        weight: D, (h, d).
+        weight: D, (h, d) floats, as those that follow.
         bias: c, (d,).
         out: (n, d), filled in.
     """
-    n_rows, n_bits = bits.shape
-    on, ends = np.empty(n_rows * n_bits, np.int32), np.empty(n_rows, np.int64)
-    n_on = 0
-    for row in range(n_rows):
-        for bit in range(n_bits):
+    on = np.empty(bits.shape[1] + 1, np.int32)
+    for row in range(len(bits)):
+        n_on = 0
+        for bit in range(bits.shape[1]):
             on[n_on] = bit
             n_on += bits[row, bit]
-        ends[row] = n_on
-    _sum_listed(on, ends, weight, bias, out)
+        _sum_terms(on[:n_on], weight, bias, out[row])
 
 
 @_compiled
 def sum_packed_rows(
-    codes: np.ndarray, n_on: int, weight: np.ndarray, bias: np.ndarray, out: np.ndarray
+    codes: np.ndarray, weight: np.ndarray, bias: np.ndarray, out: np.ndarray
 ) -> None:
     """Fill each row of `out` with c and the rows of D whose bits are on.
 
     Args:
-        codes: (n, ceil(h / 8)) uint8, least significant bit first, pad bits 0.
-        n_on: bits that are on in all rows together.
-        weight: D, (h, d).
+        codes: (n, ceil(h / 8)) uint8, least significant bit first; what is beyond h bits is not
+            looked at.
+        weight: D, (h, d) floats, as those that follow.
         bias: c, (d,).
         out: (n, d), filled in.
     """
-    on, ends = np.empty(n_on + 8, np.int32), np.empty(len(codes), np.int64)
-    n_listed = 0
+    n_bits = len(weight)
+    on = np.empty(8 * codes.shape[1] + 1, np.int32)
     for row in range(len(codes)):
+        n_on = 0
         for place in range(codes.shape[1]):
             byte = codes[row, place]
             if byte != 0:
-                for bit in range(8):
-                    on[n_listed] = 8 * place + bit
-                    n_listed += (byte >> bit) & 1
-        ends[row] = n_listed
-    _sum_listed(on, ends, weight, bias, out)
+                for bit in range(8 * place, min(8 * place + 8, n_bits)):
+                    on[n_on] = bit
+                    n_on += (byte >> (bit - 8 * place)) & 1
+        _sum_terms(on[:n_on], weight, bias, out[row])
 
 
 @_compiled
@@ -72,12 +68,12 @@ def sum_columns(words: np.ndarray, first: int, rows: np.ndarray, out: np.ndarray
     Args:
         words: (w, h) uint64.
         first: the bit of `out`'s first row.
-        rows: (n, d).
-        out: (b, d), filled in.
+        rows: (n, d) floats.
+        out: (b, d) of their dtype, filled in.
     """
-    on, ends = np.empty(len(out) * len(rows), np.int32), np.empty(len(out), np.int64)
-    n_on = 0
+    on, nothing = np.empty(64 * len(words), np.int32), np.zeros(rows.shape[1], rows.dtype)
     for bit in range(len(out)):
+        n_on = 0
         for place in range(len(words)):
             word = words[place, first + bit]
             while word != 0:
@@ -85,34 +81,31 @@ def sum_columns(words: np.ndarray, first: int, rows: np.ndarray, out: np.ndarray
                 on[n_on] = 64 * place + np.int32(_count_ones(lowest - np.uint64(1)))
                 n_on += 1
                 word ^= lowest
-        ends[bit] = n_on
-    _sum_listed(on, ends, rows, np.zeros(rows.shape[1], rows.dtype), out)
+        _sum_terms(on[:n_on], rows, nothing, out[bit])
 
 
 @_compiled
-def _sum_listed(
-    on: np.ndarray, ends: np.ndarray, terms: np.ndarray, first: np.ndarray, out: np.ndarray
-) -> None:
-    """Fill each row of `out` with the first term and those that are listed, four at a time."""
-    n_dims = out.shape[1]
-    for low in range(0, n_dims, BLOCK_DIMS):
-        high = min(n_dims, low + BLOCK_DIMS)
-        start = 0
-        for row in range(len(out)):
-            total, end = out[row, low:high], ends[row]
-            for k in range(high - low):
-                total[k] = first[low + k]
-            while start + 4 <= end:
-                a, b = terms[on[start], low:high], terms[on[start + 1], low:high]
-                c, d = terms[on[start + 2], low:high], terms[on[start + 3], low:high]
-                for k in range(high - low):
-                    total[k] += (a[k] + b[k]) + (c[k] + d[k])
-                start += 4
-            for place in range(start, end):
-                a = terms[on[place], low:high]
-                for k in range(high - low):
-                    total[k] += a[k]
-            start = end
+def _sum_terms(on: np.ndarray, terms: np.ndarray, first: np.ndarray, out: np.ndarray) -> None:
+    """Fill (d,) with a first term, (d,), and those rows of (m, d) that are listed, four at a time.
+
+    Args:
+        on: (k,) int32, the rows, each below m.
+        terms: (m, d) floats, as those that follow.
+        first: (d,).
+        out: (d,), filled in.
+    """
+    n_dims, n_fours = len(out), len(on) // 4
+    for k in range(n_dims):
+        out[k] = first[k]
+    for four in range(n_fours):
+        a, b = terms[on[4 * four]], terms[on[4 * four + 1]]
+        c, d = terms[on[4 * four + 2]], terms[on[4 * four + 3]]
+        for k in range(n_dims):
+            out[k] += (a[k] + b[k]) + (c[k] + d[k])
+    for place in range(4 * n_fours, len(on)):
+        a = terms[on[place]]
+        for k in range(n_dims):
+            out[k] += a[k]
 
 
 @_compiled
@@ -155,8 +148,8 @@ def compare_pairs(
         n_rows: n; m n^2 must be below 2^65, for the sums.
         first: the bit i of the first row of `signs`.
         signs: (b, m) int8, filled in with the signs of v.
-        sums: (b, 2) int64, filled in with the sums over j of |v_ij| and of sign(v_ij) (rows with
-            j).
+        sums: (b, 2) int64, filled in with the sums over j of |v_ij|, and of sign(v_ij) times the
+            number of rows with j.
     """
     n_chosen = chosen.shape[1]
     both = np.empty(n_chosen, np.int32)

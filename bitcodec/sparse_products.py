@@ -16,10 +16,10 @@ from bitcodec.errors import ShapeError
 from bitcodec.threads import row_parts, run
 
 DENSE_SHARE = 8
-"""Where more than a bit in so many is on, a product of matrices takes no longer."""
+"""Bits of which one is on, at least: where more are on, a product of matrices is as fast."""
 
 
-MIN_ROWS = 64
+MIN_ROWS = 512
 """Rows that are worth a thread's while."""
 _LOOP_DTYPES = (torch.float32, torch.float64)
 
@@ -33,7 +33,7 @@ def reconstruct(bits: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) ->
     """Return b D + c, in the way that is fastest for these bits.
 
     Args:
-        bits: (n, h) floats of 0 and 1.
+        bits: (n, h) of 0 and 1, of the weights' dtype or, under autocast, of autocast's.
         weight: D, (h, d) floats.
         bias: c, (d,) of the same dtype.
 
@@ -96,15 +96,15 @@ class _SumOfRows(torch.autograd.Function):
 
 def are_few(codes: np.ndarray, *, n_bits: int) -> np.ndarray:
     """Say of which packed rows, (n, ceil(h / 8)) uint8, few enough of h bits are on: (n,) bool."""
-    few: np.ndarray = DENSE_SHARE * _count(codes) <= n_bits
-    return few
+    counts: np.ndarray = np.bitwise_count(codes).sum(axis=1, dtype=np.int64)
+    return DENSE_SHARE * counts <= n_bits
 
 
 def decode_rows(codes: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> torch.Tensor:
     """Return b D + c of packed rows, for each row the same whatever is beside it.
 
     Args:
-        codes: (n, ceil(h / 8)) uint8, pad bits 0, few of them on.
+        codes: (n, ceil(h / 8)) uint8, few of them on; strided and read-only ones will do.
         weight: D, (h, d) float32.
         bias: c, (d,) float32.
 
@@ -115,16 +115,11 @@ def decode_rows(codes: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> torc
     out = total.numpy()
 
     def decode(part: slice) -> None:
-        n_on = int(_count(codes[part]).sum())
-        sparse_kernels.sum_packed_rows(codes[part], n_on, weight, bias, out[part])
+        rows = np.array(codes[part], order="C")  # loops are compiled for one kind of array
+        sparse_kernels.sum_packed_rows(rows, weight, bias, out[part])
 
     run(decode, row_parts(len(codes), n_threads=torch.get_num_threads(), min_rows=MIN_ROWS))
     return total
-
-
-def _count(codes: np.ndarray) -> np.ndarray:
-    counts: np.ndarray = np.bitwise_count(codes).sum(axis=1, dtype=np.int64)
-    return counts
 
 
 def as_bytes(bits: torch.Tensor) -> torch.Tensor:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import os
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
 from bitcodec.errors import ConfigError
 
 Result = TypeVar("Result")
-_THREAD = threading.local()
 
 
 def row_parts(n_rows: int, *, n_threads: int | None, min_rows: int = 1) -> list[slice]:
@@ -21,8 +17,11 @@ def row_parts(n_rows: int, *, n_threads: int | None, min_rows: int = 1) -> list[
 
     Args:
         n_rows: rows in all; 0 gives no part.
-        n_threads: None means one for each CPU that this process may use, and more take turns.
+        n_threads: None means one for each CPU that this process may use.
         min_rows: rows that a part has at least, where there are so many.
+
+    Returns:
+        Slices that follow one another from row 0 to the last.
 
     Raises:
         ConfigError: `n_threads` is below 1.
@@ -35,33 +34,34 @@ def row_parts(n_rows: int, *, n_threads: int | None, min_rows: int = 1) -> list[
 
 
 def run(task: Callable[[slice], Result], parts: Sequence[slice]) -> list[Result]:
-    """Do a task for every part, each in a thread, and return the results in order.
+    """Do a task for every part at once, the first in this thread, and return the results in order.
 
-    As many are done at a time as there are CPUs. When this returns or raises, none goes on. What a
-    task itself hands to this is done in the task's thread, and so is everything once the
-    interpreter ends.
+    When this returns or raises, no part is still being done. Threads are new ones: a pool's take
+    no work once the main thread has ended, and none is left in a process that was forked.
     """
-    if len(parts) < 2 or getattr(_THREAD, "is_worker", False):
-        return [task(part) for part in parts]
-    futures: list[Future[Result]] = []
+    results: dict[int, Result] = {}
+    failures: list[BaseException] = []
+
+    def work(number: int) -> None:
+        try:
+            results[number] = task(parts[number])
+        except BaseException as error:
+            failures.append(error)
+
+    started: list[threading.Thread] = []
     try:
-        pool = _pool(os.getpid(), _n_cpus())
-        with contextlib.suppress(RuntimeError):  # no new work is taken when the interpreter ends
-            futures.extend(pool.submit(task, part) for part in parts)
-        results = [future.result() for future in futures]
-        return results + [task(part) for part in parts[len(futures) :]]
+        for number in range(1, len(parts)):
+            thread = threading.Thread(target=work, args=(number,))
+            thread.start()
+            started.append(thread)
+        if parts:
+            work(0)
     finally:
-        wait(futures)
-
-
-@functools.cache
-def _pool(process: int, n_threads: int) -> ThreadPoolExecutor:
-    """Return threads that wait for work: starting them anew takes longer than many a task.
-
-    A process that was forked has none of its parent's threads, so it gets its own.
-    """
-    del process
-    return ThreadPoolExecutor(n_threads, "bitcodec", lambda: setattr(_THREAD, "is_worker", True))
+        for thread in started:
+            thread.join()
+    if failures:
+        raise failures[0]
+    return [results[number] for number in range(len(parts))]
 
 
 def _n_cpus() -> int:

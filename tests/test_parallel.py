@@ -293,7 +293,8 @@ def test_counts_for_a_revival_go_on_with_any_number_of_processes(
 ) -> None:
     bits = (torch.rand(64, 5, generator=torch.Generator().manual_seed(0)) < 0.3).float()
     before = Revival(5, device=torch.device("cpu"))
-    before.observe(bits)
+    for minibatch in bits.split(16):
+        before.observe(minibatch)
     state = before.state()
     found = []
     for number in range(n_processes):
@@ -306,14 +307,17 @@ def test_counts_for_a_revival_go_on_with_any_number_of_processes(
         found.append(part.state())
         assert part.n_rows == 64
     assert torch.equal(torch.stack([part["counts"] for part in found]).sum(dim=0), state["counts"])
-    assert {len(part["latest"]) for part in found} == {64 // n_processes}
-    rows = torch.cat([part["latest"] for part in found])
-    assert torch.equal(rows.flatten().sort().values, state["latest"].flatten().sort().values)
+    # Each process has its rows of every minibatch.
+    assert {part["latest"].shape for part in found} == {(4, 16 // n_processes, 1)}
+    rows = torch.cat([part["latest"] for part in found], dim=1)
+    assert torch.equal(rows.sort(dim=1).values, state["latest"].sort(dim=1).values)
 
 
-def test_rows_of_another_width_are_no_state_of_a_revival() -> None:
+def test_minibatches_of_another_width_are_no_state_of_a_revival() -> None:
     revival = Revival(5, device=torch.device("cpu"))
     revival.observe(torch.ones(64, 5))
     state = revival.state()
-    with pytest.raises(ValueError, match=r"rows of .*\[1\]\) torch.uint8, got .*\[2\]\)"):
-        revival.take({**state, "latest": state["latest"].repeat(1, 2)})
+    with pytest.raises(ValueError, match=r"\(k, b, 1\), got \(5,\) and \(1, 64, 2\)"):
+        revival.take({**state, "latest": state["latest"].repeat(1, 1, 2)})
+    with pytest.raises(ValueError, match=r"counts \(5,\) .* got \(1,\) and"):
+        revival.take({**state, "counts": state["counts"][:1]})

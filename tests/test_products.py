@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -265,3 +266,22 @@ def test_rows_of_few_and_of_many_bits_decode_together_as_alone(
     torch.testing.assert_close(
         together.double(), expected, rtol=0, atol=error * float(expected.abs().max())
     )
+
+
+def test_codes_may_be_strided_read_only_and_none_at_all(tmp_path: Path) -> None:
+    model = BinaryAutoencoder(n_dims=6, n_bits=77)
+    torch.nn.init.normal_(model.decoder_weight)
+    decoding, generator = DecodingProduct(model), np.random.default_rng(0)
+    codes = pack((generator.random((90, 77)) < 0.05).astype(np.uint8))
+    expected = decoding.decode_from_host(codes)
+    np.save(tmp_path / "codes.npy", codes)
+    mapped = np.load(tmp_path / "codes.npy", mmap_mode="r")
+    wide = np.concatenate([codes, generator.integers(0, 256, (90, 4), dtype=np.uint8)], axis=1)
+    for other in (mapped, wide[:, : codes.shape[1]], np.asfortranarray(codes)):
+        assert torch.equal(decoding.decode_from_host(other), expected)
+    assert decoding.decode_from_host(codes[:0]).shape == (0, 6)
+
+
+def test_bits_beyond_those_of_a_code_are_not_decoded() -> None:
+    weight, codes = np.ones((11, 3), np.float32), np.array([[1, 0xFF, 0xFF]], np.uint8)
+    assert decode_rows(codes, weight, np.zeros(3, np.float32)).tolist() == [[4, 4, 4]]

@@ -78,18 +78,6 @@ def test_sums_of_rows_are_the_product_and_its_gradients(
             torch.testing.assert_close(gradient, slope, rtol=1e-12, atol=1e-12)
 
 
-def test_more_dimensions_than_are_summed_at_a_time_are_summed_too(n_sums: list[int]) -> None:
-    n_dims = 2 * sparse_kernels.BLOCK_DIMS + 3
-    bits, weight = draw_bits(70, 50, share=0.1), torch.randn(50, n_dims)
-    bias = torch.randn(n_dims)
-    expected, slopes = gradients_of(lambda b, d, c: torch.addmm(c, b, d), bits, weight, bias)
-    found, gradients = gradients_of(reconstruct, bits, weight, bias)
-    assert sum(n_sums) == 70
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-4)
-    for gradient, slope in zip(gradients, slopes, strict=True):
-        torch.testing.assert_close(gradient, slope, rtol=1e-5, atol=1e-3)
-
-
 @pytest.mark.parametrize(("share", "summed"), [(0.05, True), (0.3, False)])
 def test_rows_are_summed_where_few_bits_are_on(
     share: float, summed: bool, n_sums: list[int]
