@@ -24,10 +24,8 @@ from bitcodec.threads import run
 
 @dataclass(frozen=True)
 class _Compared:
-    """Every bit compared with the chosen ones."""
+    """Every bit compared with the chosen ones: what the gradient of their covariances takes."""
 
-    total: torch.Tensor
-    """() float, the sum of their absolute covariances."""
     signs: torch.Tensor
     """(h, m) int8, signs of the covariances; 0 where a bit meets itself."""
     centre: torch.Tensor
@@ -54,30 +52,33 @@ class AbsoluteCovariance(torch.autograd.Function):
         precise = torch.promote_types(bits.dtype, torch.float32)
         small = as_bytes(bits)
         compare = _compare_by_loops if runs_loops(bits.device) else _compare_by_products
-        found = compare(small, columns, precise)
+        total, found = compare(small, columns, precise)
         ctx.save_for_backward(small, columns, found.signs, found.centre, found.activity)
         ctx.dtype = bits.dtype
-        return found.total
+        return total
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
         """Return the gradient by the bits, (n, h) of their dtype."""
-        small, columns, signs, centre, activity = ctx.saved_tensors
-        fill = _slopes_by_loops if runs_loops(small.device) else _slopes_by_products
-        slopes = fill(small, columns, signs, centre, activity, gradients[0] / len(small))
-        return slopes.to(ctx.dtype), None
+        small, columns, *found = ctx.saved_tensors
+        slopes = _slopes_by_loops if runs_loops(small.device) else _slopes_by_products
+        slope = slopes(small, columns, _Compared(*found), gradients[0] / len(small))
+        return slope.to(ctx.dtype), None
 
 
 def _compare_by_loops(
     small: torch.Tensor, columns: torch.Tensor | None, dtype: torch.dtype
-) -> _Compared:
+) -> tuple[torch.Tensor, _Compared]:
     """Compare the bits of all processes, each of which does so for itself.
 
     Args:
         small: (n, h) int8 of 0 and 1, this process's rows.
         columns: as `AbsoluteCovariance` takes them.
-        dtype: of the sums.
+        dtype: of the floats that are returned.
+
+    Returns:
+        The sum of absolute covariances, (), and what its gradient takes.
     """
     n_rows = len(small) * n_processes()
     words = gather_rows(torch.from_numpy(pack_columns(small).view(np.int64))).numpy()
@@ -100,8 +101,8 @@ def _compare_by_loops(
     sums[which, 0] -= chosen_counts * (n_rows - chosen_counts)
     sums[which, 1] -= signs[which, place] * chosen_counts
     signs[which, place] = 0
-    return _Compared(
-        total=torch.tensor(sums[:, 0].sum(dtype=np.float64) / n_rows**2, dtype=dtype),
+    total = torch.tensor(sums[:, 0].sum(dtype=np.float64) / n_rows**2, dtype=dtype)
+    return total, _Compared(
         signs=torch.from_numpy(signs),
         centre=torch.from_numpy(sums[:, 1] / n_rows).to(dtype),
         activity=torch.from_numpy(counts / n_rows).to(dtype),
@@ -110,7 +111,7 @@ def _compare_by_loops(
 
 def _compare_by_products(
     small: torch.Tensor, columns: torch.Tensor | None, dtype: torch.dtype
-) -> _Compared:
+) -> tuple[torch.Tensor, _Compared]:
     """Do what `_compare_by_loops` does by a product of matrices."""
     n = len(small) * n_processes()
     counts = small.sum(dim=0)
@@ -122,8 +123,7 @@ def _compare_by_products(
     else:
         matrix[columns, torch.arange(len(columns), device=small.device)] = 0
     signs, activity = matrix.sign().to(torch.int8), counts.to(dtype) / n
-    return _Compared(
-        total=matrix.abs_().sum().to(dtype) / n**2,
+    return matrix.abs_().sum().to(dtype) / n**2, _Compared(
         signs=signs,
         centre=signs.to(dtype) @ _chosen(activity, columns),
         activity=activity,
@@ -131,30 +131,24 @@ def _compare_by_products(
 
 
 def _slopes_by_loops(
-    small: torch.Tensor,
-    columns: torch.Tensor | None,
-    signs: torch.Tensor,
-    centre: torch.Tensor,
-    activity: torch.Tensor,
-    scale: torch.Tensor,
+    small: torch.Tensor, columns: torch.Tensor | None, found: _Compared, scale: torch.Tensor
 ) -> torch.Tensor:
     """Return the gradient by the bits.
 
     Args:
         small: (n, h) int8 of 0 and 1, this process's rows.
         columns: as `AbsoluteCovariance` takes them.
-        signs: of `_Compared`, as centre and activity.
-        centre: likewise.
-        activity: likewise.
+        found: of the comparison.
         scale: () float, what the gradient of n times the sum is multiplied by.
     """
+    signs, centre = found.signs, found.centre
     slopes = torch.empty(small.shape, dtype=centre.dtype)
     if columns is None:  # the signs are symmetric, and both sums of `fill_slopes` alike
         chosen, by_column = torch.arange(len(signs)), signs
         column_centre, factor = centre[:0], 2 * float(scale)
     else:
         chosen, by_column = columns, signs.T.contiguous()
-        column_centre, factor = activity @ signs.to(activity.dtype), float(scale)
+        column_centre, factor = found.activity @ signs.to(centre.dtype), float(scale)
     on, out = small.numpy(), slopes.numpy()
 
     def fill(part: slice) -> None:
@@ -174,19 +168,15 @@ def _slopes_by_loops(
 
 
 def _slopes_by_products(
-    small: torch.Tensor,
-    columns: torch.Tensor | None,
-    signs: torch.Tensor,
-    centre: torch.Tensor,
-    activity: torch.Tensor,
-    scale: torch.Tensor,
+    small: torch.Tensor, columns: torch.Tensor | None, found: _Compared, scale: torch.Tensor
 ) -> torch.Tensor:
     """Do what `_slopes_by_loops` does by products of matrices."""
+    signs, centre = found.signs, found.centre
     slopes = whole_product(_chosen(small, columns), signs.T).to(centre.dtype).sub_(centre)
     if columns is None:  # the signs are symmetric, and both sums alike
         return slopes.mul_(2 * scale)
     of_columns = whole_product(small, signs).to(centre.dtype)
-    slopes[:, columns] += of_columns.sub_(activity @ signs.to(activity.dtype))
+    slopes[:, columns] += of_columns.sub_(found.activity @ signs.to(centre.dtype))
     return slopes.mul_(scale)
 
 
