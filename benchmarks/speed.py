@@ -122,6 +122,8 @@ def measure_products(codec: BitCodec, rows: np.ndarray, repeats: int) -> dict[st
             figures[f"{what}, {precision}"] |= {
                 "rows_per_second": round(len(rows) / seconds[what, precision])
             }
+        share = np.bitwise_count(packed).sum() / (len(packed) * codec.n_bits_)
+        figures[f"decode, {precision}"]["share_of_bits_on"] = round(float(share), 4)
     figures["encode, bfloat16 over float32"] = {
         "median": round(seconds["encode", "bfloat16"] / seconds["encode", "float32"], 3)
     }
