@@ -63,6 +63,7 @@ def main() -> int:
     parser.add_argument("--held-out", type=Path, help="harvested states of other documents")
     parser.add_argument("--target-bits", type=float, default=200.0)
     parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--seeds", type=int, default=1, help="of the fits at equal rate")
     parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS))
     parser.add_argument("--plot", action="store_true", help="draw the results' picture")
     arguments = parser.parse_args()
@@ -71,12 +72,16 @@ def main() -> int:
         small = components_of(read_rows(arguments.fitted, n_rows=8192))
         for name in arguments.kinds:
             parameters = KINDS[name]
+            rates = [
+                at_equal_rate({**parameters, "seed": seed}, arguments, held_out)
+                for seed in range(arguments.seeds)
+            ]
             figures: dict[str, dict[str, Any]] = {
-                "rate": at_equal_rate(parameters, arguments, held_out),
+                "rate": {**rates[0], "fvu_by_seed": [rate["fvu"] for rate in rates]},
                 "truth": in_training(parameters, small),
             }
             merge_results(NAME, (name,), figures)
-            print(f"{name:22}", {k: round(v, 4) for k, v in figures["rate"].items()}, flush=True)
+            print(f"{name:22}", figures["rate"], flush=True)
     if arguments.plot:
         draw(read_json(RESULTS / f"{NAME}.json")["results"])
     return 0
