@@ -12,6 +12,9 @@ import torch
 from bitcodec.model import BinaryAutoencoder
 from bitcodec.parallel import sum_over_processes
 
+SUMMED_ROWS = 256
+"""Rows that are summed in float64 at a time: torch makes a copy of them in that."""
+
 
 @dataclass
 class NormalEquations:
@@ -54,8 +57,10 @@ class NormalEquations:
             targets: (n, d) float32.
         """
         self.n_rows += len(bits)
-        self.bit_sums += bits.sum(dim=0, dtype=torch.float64)
-        self.target_sums += targets.sum(dim=0, dtype=torch.float64)
+        for part in bits.split(SUMMED_ROWS):
+            self.bit_sums += part.sum(dim=0, dtype=torch.float64)
+        for part in targets.split(SUMMED_ROWS):
+            self.target_sums += part.sum(dim=0, dtype=torch.float64)
         self.bit_products += bits.T @ bits
         self.cross_products += bits.T @ targets
 
