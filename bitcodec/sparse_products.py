@@ -16,9 +16,7 @@ from bitcodec.errors import ShapeError
 from bitcodec.threads import row_parts, run
 
 DENSE_SHARE = 8
-"""Bits of which one is on, at least: where more are on, a product of matrices is as fast."""
-
-
+"""With more than one bit on in so many, a product of matrices is as fast."""
 MIN_ROWS = 512
 """Rows that are worth a thread's while."""
 _LOOP_DTYPES = (torch.float32, torch.float64)
